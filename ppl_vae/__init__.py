@@ -1,0 +1,65 @@
+"""Variational autoencoders as Pyro model and guide programs for Bayesian workflows."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .components.decoders import BernoulliDecoder as BernoulliDecoder
+    from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
+    from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
+    from .components.decoders import NormalDecoder as NormalDecoder
+    from .components.encoders import NormalEncoder as NormalEncoder
+    from .components.networks import MLP as MLP
+    from .components.networks import ConvDecoder as ConvDecoder
+    from .components.networks import ConvEncoder as ConvEncoder
+    from .components.priors import StandardNormal as StandardNormal
+    from .config import VAEConfig as VAEConfig
+    from .data import Dataset as Dataset
+    from .data import load_data as load_data
+    from .inference.fit import FitResult as FitResult
+    from .inference.fit import fit as fit
+    from .rows import binarize as binarize
+    from .vae import VAE as VAE
+    from .workflow.datatree import to_datatree as to_datatree
+    from .workflow.evidence import log_evidence as log_evidence
+    from .workflow.posterior import sample_posterior as sample_posterior
+
+__version__ = "0.1.0"
+
+# Imported on first use: `import ppl_vae` and `ppl-vae --help` do not wait for torch.
+_HOMES = {
+    "components.decoders": (
+        "BernoulliDecoder",
+        "ContinuousBernoulliDecoder",
+        "NegativeBinomialDecoder",
+        "NormalDecoder",
+    ),
+    "components.encoders": ("NormalEncoder",),
+    "components.networks": ("MLP", "ConvDecoder", "ConvEncoder"),
+    "components.priors": ("StandardNormal",),
+    "config": ("VAEConfig",),
+    "data": ("Dataset", "load_data"),
+    "inference.fit": ("FitResult", "fit"),
+    "rows": ("binarize",),
+    "vae": ("VAE",),
+    "workflow.datatree": ("to_datatree",),
+    "workflow.evidence": ("log_evidence",),
+    "workflow.posterior": ("sample_posterior",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,348 @@
+"""The command line, `ppl-vae ...`; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+__all__ = ["app", "main"]
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Variational autoencoders as Pyro programs, fitted and checked row by row.",
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="digits, a torchvision image set such as mnist, a .npy, .npz or .csv file, "
+        "or a folder of images."
+    ),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where image sets are, or are downloaded to.", metavar="DIR")
+]
+Label = Annotated[
+    str | None, typer.Option(help="Column of a table to keep as labels.", metavar="COLUMN")
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(help="Column of a table to leave out.", metavar="COLUMN")
+]
+ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
+RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
+Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from . import __version__
+
+        typer.echo(f"ppl-vae {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    data: Data = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows a step, 128 if so many.")] = None,
+    learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 2e-3,
+    latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
+    network: Annotated[str | None, typer.Option(help="mlp or conv.")] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="relu, tanh, silu, gelu, ...")] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(help="bernoulli, continuous_bernoulli, negative_binomial or normal."),
+    ] = None,
+    scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,
+    heads: Annotated[str | None, typer.Option(help="separate or joint.")] = None,
+    binarize: Annotated[str, typer.Option(help="none, static, dynamic or threshold.")] = "none",
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better validation loss.")
+    ] = None,
+    draws: Draws = 500,
+    data_root: DataRoot = None,
+    label: Label = None,
+    drop: Drop = None,
+    image_size: ImageSize = None,
+    seed: Seed = 0,
+    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
+    from .run import fit_run, free_folder
+
+    chosen = {
+        "latent_dim": latent_dim,
+        "network": network,
+        "hidden": None if hidden is None else _numbers("--hidden", hidden),
+        "activation": activation,
+        "likelihood": likelihood,
+        "scale": scale,
+        "heads": heads,
+    }
+    name = Path(data).stem if Path(data).suffix else Path(data).name
+    out = out or (Path("runs") / name if resume else free_folder(name))
+    with warnings.catch_warnings():
+        # The stop reason is printed below, with the rest.
+        warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
+        config, result, metrics = fit_run(
+            out,
+            _source(data, data_root, label, drop, image_size),
+            choices={key: value for key, value in chosen.items() if value is not None},
+            binarize=binarize,
+            epochs=epochs,
+            num_samples=draws,
+            force=force,
+            resume=resume,
+            progress=not (quiet or as_json),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            seed=seed,
+            engine=engine,
+            device=device,
+        )
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), **metrics}))
+    elif not quiet:
+        console = Console()
+        widths = " ".join(map(str, config.hidden))
+        console.print(
+            f"{metrics['data']['source']}: {metrics['data']['train_rows']} rows to fit to, "
+            f"{metrics['test']['rows']} to test on\n"
+            f"{config.likelihood} likelihood, {config.reason}\n"
+            f"{config.latent_dim} latents, {config.network} {widths} {config.activation}\n"
+            f"{result.stop_reason}, in {result.seconds:.0f} s at "
+            f"{result.rows_per_second:,.0f} rows/s; weights of epoch "
+            f"{metrics['fit']['best_epoch']} kept",
+            highlight=False,
+        )
+        _print_metrics(console, metrics["test"])
+        console.print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    if not result.finite:
+        Console(stderr=True).print(f"ppl-vae: the fit stopped early: {result.stop_reason}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    draws: Draws = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate log p(x) of the run's test rows again, with other draws."""
+    from .run import Run
+    from .run import evaluate as metrics_of
+
+    finished = Run(run)
+    train, test = finished.splits()
+    metrics = metrics_of(
+        finished.vae(),
+        finished.rows(train),
+        finished.rows(test),
+        num_samples=draws,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps(metrics))
+    elif not quiet:
+        _print_metrics(Console(), metrics)
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    num_samples: Annotated[int, typer.Option(help="How many rows to draw.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(help="A .npz file, or a .png picture; RUN/samples.npz.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw rows from the fitted model: z from the prior, x from the decoder."""
+    import numpy as np
+
+    from .files import written_whole
+    from .run import Run
+    from .workflow.plots import plot_draws
+    from .workflow.posterior import sample_prior
+
+    vae = Run(run).vae()
+    out = _free_file(out or run / "samples.npz", force, accepted=(".npz", ".png"))
+    if out.suffix == ".png":
+        figure = plot_draws(vae, num_rows=num_samples, seed=seed)
+        with written_whole(out) as temporary:
+            figure.savefig(temporary)
+    else:
+        z, x = sample_prior(vae, num_samples=num_samples, seed=seed)
+        with written_whole(out) as temporary:
+            np.savez_compressed(temporary, z=z, x=x)
+    if not quiet:
+        typer.echo(f"{num_samples} draws written to {out}")
+
+
+@app.command()
+def encode(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="netCDF file; RUN/DATA.nc.")] = None,
+    draws: Annotated[int, typer.Option(help="Posterior draws for each row.")] = 200,
+    data_root: DataRoot = None,
+    label: Label = None,
+    drop: Drop = None,
+    image_size: ImageSize = None,
+    seed: Seed = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the latents of every row of DATA, into a netCDF DataTree that ArviZ reads."""
+    from .data import load_data
+    from .run import Run
+    from .workflow.datatree import to_datatree, write_datatree
+
+    finished = Run(run)
+    vae = finished.vae()
+    out = _free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
+    rows = load_data(split=None, **_source(data, data_root, label, drop, image_size))
+    tree = to_datatree(
+        vae,
+        finished.rows(rows),
+        num_samples=draws,
+        labels=rows.labels,
+        feature_names=rows.feature_names,
+        groups=("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data"),
+        seed=seed,
+        progress=not quiet,
+    )
+    write_datatree(tree, out)
+    if not quiet:
+        sizes = dict(tree["posterior"].sizes)
+        typer.echo(f"z {sizes} and its log-weights written to {out}")
+
+
+def main() -> None:
+    """Run the command line: 0 for success, 1 for a fit that broke off, 2 for bad input."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.Abort:
+        _fail("interrupted; an unfinished fit goes on with --resume", code=1)
+    except (ValueError, TypeError, OSError) as error:
+        _fail(_one_line(error))
+    except Exception as error:
+        # typer carries its own click or uses the installed one: its errors have this in common.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message())
+
+
+def _one_line(error: Exception) -> str:
+    details = getattr(error, "errors", None)
+    if callable(details):  # pydantic's, one for each field
+        return "; ".join(
+            f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in details()
+        )
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int = 2) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"ppl-vae: {message}")
+    sys.exit(code)
+
+
+def _source(
+    data: str,
+    data_root: Path | None,
+    label: str | None,
+    drop: list[str] | None,
+    image_size: int | None,
+) -> dict[str, Any]:
+    path = Path(data)
+    return {
+        # Where a run is read from later need not be where it was written from.
+        "name_or_path": str(path.resolve()) if path.exists() else data,
+        "root": None if data_root is None else str(data_root.resolve()),
+        "label": label,
+        "drop": drop or (),
+        "image_size": image_size,
+    }
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} is {text!r}; pass whole numbers with commas between, such as 500,500"
+        ) from None
+
+
+def _free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
+    if path.suffix not in accepted:
+        raise ValueError(f"--out is {str(path)!r}; accepted are files in {', '.join(accepted)}")
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"--out is {str(path)!r}, which exists; choose another, or replace it with --force"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out is {str(path)!r}, whose folder does not exist")
+    return path
+
+
+def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
+    table = Table(title=f"{metrics['rows']} test rows", title_justify="left")
+    table.add_column("")
+    for column in ("nats per row", "standard error", "bits per dimension"):
+        table.add_column(column, justify="right")
+    names = {
+        "elbo": "ELBO",
+        "log_evidence": f"log p(x), {metrics['num_samples']} importance draws",
+        "independent": "baseline: independent entries",
+    }
+    for key, name in names.items():
+        row = metrics[key]
+        error = "" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
+        table.add_row(name, f"{row['nats_per_row']:.2f}", error, f"{row['bits_per_dimension']:.3f}")
+    console.print(table)
+    unsure = metrics["rows_with_pareto_k_above_0.7"]
+    console.print(
+        f"Standard errors are over rows; importance sampling is {metrics['monte_carlo_error']:.2f} "
+        f"of log p(x)'s.\nPareto k-hat is above 0.7 on {unsure} rows"
+        + (": what is said of these is a lower bound." if unsure else "."),
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

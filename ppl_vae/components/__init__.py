@@ -1,0 +1,1 @@
+"""What a VAE is made of: priors, decoders, encoders, and the networks inside them."""

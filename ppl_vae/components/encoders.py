@@ -1,0 +1,122 @@
+"""q(z|x): the amortized guide's distribution over latents, computed by a network row by row."""
+
+from __future__ import annotations
+
+__all__ = ["ENCODERS", "NormalEncoder"]
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from .scales import Scale
+
+
+class NormalEncoder(nn.Module):
+    r"""Independent normals whose locations and scales a network computes for each row.
+
+    .. math:: q(z \mid x) = \mathcal{N}\bigl(z \mid \mu(x), \operatorname{diag} \sigma^2(x)\bigr),
+        \quad \sigma(x) = \exp(\tfrac{1}{2} \log \sigma^2(x)) \text{ by default}
+
+    What is learnt are the weights of the network and of the heads; :math:`\mu` and
+    :math:`\sigma` are its outputs, different for each row. The scale starts at one, the prior's,
+    for every row and whatever the parameterization.
+
+    Source: Kingma & Welling (2014), equation 9 and appendix C.2.
+
+    Parameters
+    ----------
+    network
+        Maps ``(*batch, *event)`` to features ``(*batch, features)``. The number of features is
+        its ``out_features``, or that of its last submodule that has one. It is called with the
+        context as a second argument where there is one.
+    latent_dim
+        The number of latents.
+    scale
+        ``"log_variance"``, ``"log_scale"`` or ``"softplus"``: see
+        :class:`~ppl_vae.components.scales.Scale`.
+    heads
+        ``"separate"``: a linear layer for the location and one for the raw scale, as in Keras's
+        example. ``"joint"``: one layer of twice the width, split, as in TensorFlow's. With the
+        same weights they are the same function.
+    center, spread
+        The network sees ``(x - center) / spread``. Numbers, or one for each entry of an event.
+    missing
+        Whether ``x`` may hold missing entries (NaN). They are filled with ``center``, and the
+        network is given, stacked before the event's dimensions, the filled entries and the mask
+        of what was observed: it reads events of shape ``(2, *event)``.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` or ``heads`` is unknown, or the network does not say how many features it
+        returns.
+
+    Examples
+    --------
+    >>> network = nn.Sequential(nn.Linear(64, 32), nn.ReLU())
+    >>> q = NormalEncoder(network, latent_dim=2)(torch.zeros(7, 64))
+    >>> q.batch_shape, q.event_shape
+    (torch.Size([7]), torch.Size([2]))
+    """
+
+    center: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        latent_dim: int,
+        scale: str = "log_variance",
+        heads: str = "separate",
+        *,
+        center: float | Sequence[float] = 0.0,
+        spread: float | Sequence[float] = 1.0,
+        missing: bool = False,
+    ) -> None:
+        super().__init__()
+        features = [m.out_features for m in network.modules() if hasattr(m, "out_features")]
+        if not features:
+            raise ValueError(
+                "network does not say how many features it returns; set network.out_features"
+            )
+        # modules() lists the network itself first: its own word counts before its layers'.
+        width = network.out_features if hasattr(network, "out_features") else features[-1]
+        self.network = network
+        self.latent_dim = latent_dim
+        self.heads = heads
+        self.missing = missing
+        self.scale = Scale(scale)
+        if heads == "separate":
+            self.loc_head = nn.Linear(width, latent_dim)
+            self.scale_head = nn.Linear(width, latent_dim)
+            raw = self.scale_head.weight, self.scale_head.bias
+        elif heads == "joint":
+            self.head = nn.Linear(width, 2 * latent_dim)
+            raw = self.head.weight[latent_dim:], self.head.bias[latent_dim:]
+        else:
+            raise ValueError(f"heads is {heads!r}; accepted are 'separate', 'joint'")
+        with torch.no_grad():
+            raw[0].zero_()
+            raw[1].fill_(self.scale.inverse(1.0))
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> TorchDistributionMixin:
+        """q(z|x), with batch shape ``(*batch,)`` and event shape ``(latent,)``."""
+        x = (x - self.center) / self.spread
+        if self.missing:
+            observed = ~x.isnan()
+            event_dim = len(self.network.in_shape) - 1
+            x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=-event_dim - 1)
+        features = self.network(x) if context is None else self.network(x, context)
+        if self.heads == "joint":
+            loc, raw = self.head(features).chunk(2, dim=-1)
+        else:
+            loc, raw = self.loc_head(features), self.scale_head(features)
+        return dist.Normal(loc, self.scale(raw)).to_event(1)
+
+
+ENCODERS = {"normal": NormalEncoder}

@@ -1,0 +1,213 @@
+"""The functions inside encoders and decoders: plain torch, with no probability in them."""
+
+from __future__ import annotations
+
+__all__ = ["ACTIVATIONS", "MLP", "NETWORKS", "ConvDecoder", "ConvEncoder"]
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import ceil, prod
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "softplus": nn.Softplus,
+    "elu": nn.ELU,
+}
+
+
+def _activation(name: str) -> nn.Module:
+    if name not in ACTIVATIONS:
+        accepted = ", ".join(map(repr, ACTIVATIONS))
+        raise ValueError(f"activation is {name!r}; accepted are {accepted}")
+    return ACTIVATIONS[name]()
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron from events of one shape to events of another.
+
+    Parameters
+    ----------
+    in_shape
+        The shape of an input event; any batch dimensions stand before it.
+    hidden
+        Width of each hidden layer; none gives a linear map.
+    out_shape
+        The shape of an output event. None stops after the last hidden layer, whose activations
+        are then the features that an encoder's heads read.
+    activation
+        A name in ``ACTIVATIONS``.
+    context_dim
+        Number of context features, joined to the input.
+
+    Examples
+    --------
+    >>> MLP((28, 28), hidden=(400, 200))(torch.zeros(7, 28, 28)).shape
+    torch.Size([7, 200])
+    >>> MLP((2,), hidden=(400,), out_shape=(28, 28))(torch.zeros(5, 7, 2)).shape
+    torch.Size([5, 7, 28, 28])
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        hidden: Sequence[int] = (),
+        out_shape: Sequence[int] | None = None,
+        *,
+        activation: str = "relu",
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape or ())
+        widths = [prod(in_shape) + context_dim, *hidden]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(widths):
+            layers += [nn.Linear(fan_in, fan_out), _activation(activation)]
+        if out_shape is not None:
+            layers.append(nn.Linear(widths[-1], prod(out_shape)))
+        self.layers = nn.Sequential(*layers)
+        self.out_features = widths[-1] if out_shape is None else prod(out_shape)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        batch_shape = x.shape[: x.dim() - len(self.in_shape)]
+        flat = _join(x.reshape(*batch_shape, -1), context)  # (*batch, in + context)
+        return self.layers(flat).reshape(*batch_shape, *(self.out_shape or (self.out_features,)))
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions, each halving the image, then one dense layer of features.
+
+    Parameters
+    ----------
+    in_shape
+        ``(height, width)``, or with any number of channel dimensions before these.
+    hidden
+        Output channels of each convolution; the last number is the width of the dense layer.
+    activation, context_dim
+        As in :class:`MLP`; the context joins at the dense layer.
+
+    Examples
+    --------
+    >>> ConvEncoder((3, 30, 17), hidden=(32, 64, 128))(torch.zeros(7, 3, 30, 17)).shape
+    torch.Size([7, 128])
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        hidden: Sequence[int] = (32, 64, 256),
+        *,
+        activation: str = "relu",
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_shape = tuple(in_shape)
+        self._channels, sizes = _image_sizes(in_shape, hidden)
+        channels = [self._channels, *hidden[:-1]]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(channels):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), _activation(activation)]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = nn.Sequential(
+            nn.Linear(channels[-1] * prod(sizes[-1]) + context_dim, hidden[-1]),
+            _activation(activation),
+        )
+        self.out_features = hidden[-1]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        batch_shape = x.shape[: x.dim() - len(self.in_shape)]
+        images = x.reshape(-1, self._channels, *self.in_shape[-2:])  # (prod(batch), C, H, W)
+        features = self.convolutions(images).reshape(*batch_shape, -1)
+        return self.dense(_join(features, context))
+
+
+class ConvDecoder(nn.Module):
+    """The mirror image of :class:`ConvEncoder`: a dense layer, then transposed convolutions.
+
+    Each transposed convolution undoes one halving, so that the output has exactly ``out_shape``
+    for every height and width, odd ones too.
+
+    Parameters
+    ----------
+    in_shape
+        ``(latent,)``.
+    hidden
+        Channels and dense width of the encoder that it mirrors, in the encoder's order.
+    out_shape
+        ``(height, width)`` or ``(channel, height, width)``.
+    activation, context_dim
+        As in :class:`MLP`; the context joins the latents.
+
+    Examples
+    --------
+    >>> ConvDecoder((2,), (32, 64, 128), (3, 30, 17))(torch.zeros(5, 7, 2)).shape
+    torch.Size([5, 7, 3, 30, 17])
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        hidden: Sequence[int],
+        out_shape: Sequence[int],
+        *,
+        activation: str = "relu",
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        self.out_shape = tuple(out_shape)
+        channels, sizes = _image_sizes(out_shape, hidden)
+        maps = [*hidden[-2::-1], channels]
+        self._seed_shape = (maps[0], *sizes[-1])
+        self.dense = nn.Sequential(
+            nn.Linear(prod(in_shape) + context_dim, hidden[-1]),
+            _activation(activation),
+            nn.Linear(hidden[-1], prod(self._seed_shape)),
+        )
+        layers: list[nn.Module] = []
+        for i, (fan_in, fan_out) in enumerate(pairwise(maps)):
+            small, large = sizes[-1 - i], sizes[-2 - i]
+            extra = [b - (2 * a - 1) for a, b in zip(small, large, strict=True)]
+            layers += [
+                _activation(activation),
+                nn.ConvTranspose2d(
+                    fan_in, fan_out, 3, stride=2, padding=1, output_padding=(extra[0], extra[1])
+                ),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        seeds = self.dense(_join(z, context)).reshape(-1, *self._seed_shape)
+        return self.convolutions(seeds).reshape(*z.shape[:-1], *self.out_shape)
+
+
+def _join(x: Tensor, context: Tensor | None) -> Tensor:
+    if context is None:
+        return x
+    context = context.expand(*x.shape[:-1], context.shape[-1])
+    return torch.cat([x, context], dim=-1)
+
+
+def _image_sizes(shape: Sequence[int], hidden: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
+    """Channels, and the image's size before and after each halving."""
+    if len(shape) < 2:
+        raise ValueError(
+            f"network='conv' needs images, (height, width) or (channel, height, width), but "
+            f"event_shape is {tuple(shape)}; use network='mlp'"
+        )
+    if len(hidden) < 2:
+        raise ValueError(
+            f"hidden is {tuple(hidden)}; network='conv' needs the channels of at least one "
+            "convolution and then the width of a dense layer, such as hidden=(32, 64, 256)"
+        )
+    sizes = [(shape[-2], shape[-1])]
+    for _ in hidden[:-1]:
+        sizes.append((ceil(sizes[-1][0] / 2), ceil(sizes[-1][1] / 2)))
+    return prod(shape[:-2]), sizes
+
+
+NETWORKS = {"mlp": (MLP, MLP), "conv": (ConvEncoder, ConvDecoder)}

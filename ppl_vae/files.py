@@ -1,0 +1,73 @@
+"""Whole files or none: atomic writing, and tensors on disk without pickle."""
+
+from __future__ import annotations
+
+__all__ = ["load_tensors", "save_tensors", "written_whole"]
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; move it there if the block succeeds, else delete it.
+
+    Raises
+    ------
+    OSError
+        If the folder of ``path`` does not exist or cannot be written to.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with written_whole(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> [p.name for p in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    # A folder of its own gives the file the permissions of any new file, and keeps its suffix.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+def save_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors and text to one ``.safetensors`` file, whole or not at all."""
+    from safetensors.torch import save
+
+    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with written_whole(path) as temporary:
+        temporary.write_bytes(save(whole, {**metadata}))
+
+
+def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`save_tensors` wrote; nothing in the file is ever executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a whole ``.safetensors`` file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path is {str(path)!r}, where there is no file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a whole .safetensors file ({error}); "
+            "it may be truncated, or written by something else: save it again with vae.save(path)"
+        ) from error

@@ -1,0 +1,495 @@
+"""Fit a VAE by stochastic variational inference: the loop around a Pyro ELBO."""
+
+from __future__ import annotations
+
+__all__ = ["FitResult", "fit"]
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyro
+import torch
+from pyro.infer import ELBO, Trace_ELBO
+from torch import Tensor, nn
+
+from ..isolation import isolated, seeded
+from ..progress import Progress
+from ..rows import binarize as binarized
+from ..rows import check_rows, to_float
+from ..vae import VAE
+from .checkpoint import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from lightning_fabric import Fabric
+
+_SCHEDULES: dict[str, Callable[[float], float]] = {
+    "one_cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 * (1 + math.cos(math.pi * (t - 0.1) / 0.9)),
+    "constant": lambda t: 1.0,
+}
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did.
+
+    Attributes
+    ----------
+    history
+        By epoch: ``train_loss`` and ``validation_loss``, minus the ELBO in nats per row, and
+        ``learning_rate``. The attribute ``best_epoch`` says whose weights were kept.
+    stop_reason
+        Why it ended, in words.
+    finite
+        Whether the loss was a number to the end.
+    seconds
+        Wall-clock time, less what was spent before a resumed fit was stopped.
+    rows_per_second
+        Rows of training data over that time, validation included.
+    """
+
+    history: xr.Dataset
+    stop_reason: str
+    finite: bool
+    seconds: float
+    rows_per_second: float
+
+
+def fit(
+    vae: VAE,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    validation: Tensor | tuple[Tensor, Tensor] | float | None = None,
+    epochs: int = 100,
+    batch_size: int | None = None,
+    learning_rate: float = 1e-3,
+    schedule: str = "one_cycle",
+    max_gradient_norm: float = 100.0,
+    patience: int | None = None,
+    binarize: str = "none",
+    objective: ELBO | None = None,
+    engine: str = "auto",
+    fabric: Fabric | None = None,
+    seed: int = 0,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> FitResult:
+    """Fit a VAE to rows of data by SVI, in place.
+
+    Each step takes a batch of rows, the gradient of a Pyro ELBO, and one fused Adam step. With
+    the same seed on the same machine the result is the same to the last bit; random state, param
+    store and validation flag are given back as they were.
+
+    Parameters
+    ----------
+    vae
+        Its parameters change in place; frozen ones (``requires_grad=False``) do not.
+    x
+        Rows, shape ``(row, *event)``: floating point with NaN for missing entries, or ``uint8``
+        intensities, which stay so until they are a batch.
+    context
+        Shape ``(row, context)``, for a conditional VAE.
+    validation
+        Held-out rows, or a pair of rows and context, or the fraction of ``x`` to hold out. Their
+        loss is taken after each epoch, and the weights of the best epoch are kept.
+    epochs
+        Passes over the data.
+    batch_size
+        Rows a step; by default 128, or all rows where there are fewer. The last batch of a pass
+        may be shorter.
+    learning_rate, schedule
+        Adam's, and how it moves: ``"one_cycle"`` rises over the first tenth of the steps and
+        then falls to zero along a cosine; ``"constant"`` stays.
+    max_gradient_norm
+        The gradient of the loss per row is scaled down to this norm where it exceeds it.
+    patience
+        Stop after this many epochs without a better validation loss. None never does.
+    binarize
+        ``"none"``, ``"threshold"`` (at one half), ``"static"`` (drawn once, from ``seed``) or
+        ``"dynamic"`` (drawn afresh each epoch). Validation rows are drawn once.
+    objective
+        Any Pyro ELBO with a differentiable loss; ``Trace_ELBO()`` if not given.
+    engine
+        ``"auto"`` or ``"eager"``, at present the same: Pyro's handlers run at every step.
+    fabric
+        Where, and in what precision, to run: by default
+        ``lightning_fabric.Fabric(accelerator="auto", devices=1)``. The VAE stays on its device.
+    seed
+        Decides the order of rows, binarization and the guide's draws.
+    checkpoint_dir, resume
+        Where to keep the state of the fit, at the end of epochs and at most every five seconds,
+        and whether to go on from the state that is there. A resumed fit ends exactly as it would
+        have without the stop.
+    progress
+        Show loss, rows per second and time left on standard error.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not accepted, ``x`` is not what the VAE describes, or the checkpoint is
+        of another fit.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the loss or its gradient is not finite. The fit stops there and says why; the VAE is
+        given the weights of the best epoch, or of the last one where there is no validation.
+
+    Notes
+    -----
+    Source: Kingma & Welling (2014), algorithm 1; dynamic binarization: Burda et al. (2016).
+
+    Examples
+    --------
+    >>> from ppl_vae import VAEConfig
+    >>> x = (torch.rand(256, 8, 8) < 0.5).float()
+    >>> vae = VAE.from_config(VAEConfig.for_data(x, hidden=(32,)))
+    >>> result = fit(vae, x, epochs=3, validation=0.25, progress=False)
+    >>> dict(result.history.sizes), result.stop_reason
+    ({'epoch': 3}, 'all 3 epochs done')
+    """
+    objective = Trace_ELBO() if objective is None else objective
+    _check_options(
+        objective, epochs, learning_rate, schedule, max_gradient_norm, patience, validation, engine
+    )
+    _check_rows(vae, x, context, binarize)
+    (x, context), held_out = _hold_out(vae, x, context, validation, binarize, seed)
+    if len(x) < 2:
+        raise ValueError("x has 1 row to fit to; a VAE describes how rows differ: pass at least 2")
+    if batch_size is None:
+        batch_size = min(128, len(x))
+    elif not 1 <= batch_size <= len(x):
+        raise ValueError(
+            f"batch_size is {batch_size} but there are {len(x)} rows to fit to; "
+            f"pass a number from 1 to {len(x)}"
+        )
+    settings = {
+        "config": vae.config.model_dump() if vae.config else repr(vae),
+        "rows": len(x),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "max_gradient_norm": max_gradient_norm,
+        "binarize": binarize,
+        "objective": type(objective).__name__,
+        "seed": seed,
+    }
+    if binarize == "static":
+        x, binarize = binarized(x, "static", seed=seed), "none"
+    fabric = _one_process(fabric)
+    vae.to(fabric.device)
+    rows = _Rows(vae, x, context, binarize)
+    validation_rows = _Rows(vae, *held_out, "none") if held_out else None
+    checkpoint = Path(checkpoint_dir) if checkpoint_dir is not None else None
+    was_training = vae.training
+    with isolated(seed), Progress(epochs * len(rows), show=progress) as bar:
+        loop = _Loop(vae, objective, fabric, max_gradient_norm)
+        if checkpoint and resume:
+            saved = load_checkpoint(checkpoint, settings=settings)
+            if saved is not None:
+                loop.restore(*saved)
+                bar.resume(loop.epoch * len(rows))
+        first, started = loop.epoch, time.perf_counter()
+        written, reason, finite = started, f"all {epochs} epochs done", True
+        while loop.epoch < epochs:
+            try:
+                loop.run_epoch(
+                    rows,
+                    batch_size,
+                    lambda t: learning_rate * _SCHEDULES[schedule](t / epochs),
+                    bar,
+                )
+                loop.end_epoch(validation_rows, seed)
+            except _NotFiniteError as failure:
+                reason, finite = str(failure), False
+                break
+            if patience is not None and loop.epochs_since_best >= patience:
+                reason = f"no better validation loss for {patience} epochs"
+                break
+            if checkpoint and (time.perf_counter() - written > 5 or loop.epoch == epochs):
+                save_checkpoint(checkpoint, loop.state(), settings=settings, history=loop.history)
+                written = time.perf_counter()
+        seconds = time.perf_counter() - started
+        vae.load_state_dict(loop.best)
+        vae.train(was_training)
+    if not finite:
+        warnings.warn(f"the fit stopped early: {reason}", RuntimeWarning, stacklevel=2)
+    speed = (loop.epoch - first) * len(rows) / max(seconds, 1e-9)
+    return FitResult(loop.history_dataset(), reason, finite, seconds, speed)
+
+
+class _NotFiniteError(ArithmeticError):
+    pass
+
+
+class _Loss(nn.Module):
+    """Minus the ELBO of a batch, nats per row, as the forward pass that Fabric wraps."""
+
+    def __init__(self, vae: VAE, objective: ELBO) -> None:
+        super().__init__()
+        self.vae = vae
+        self.objective = objective
+
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, context) / len(
+            x
+        )
+
+
+class _Rows:
+    """Rows on the device, which become floating point, and bits, a batch at a time."""
+
+    def __init__(self, vae: VAE, x: Tensor, context: Tensor | None, binarize: str) -> None:
+        like = next(vae.parameters())
+        self.x = x.to(like.device)
+        self.context = None if context is None else context.to(like)
+        self.binarize = binarize
+        self.dtype = like.dtype
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        rows = rows.to(self.x.device)
+        x = to_float(self.x[rows], self.dtype)
+        x = x if self.binarize == "none" else binarized(x, self.binarize)
+        return x, None if self.context is None else self.context[rows]
+
+
+class _Loop:
+    """The state of a fit, and how one epoch changes it."""
+
+    def __init__(self, vae: VAE, objective: ELBO, fabric: Fabric, max_gradient_norm: float) -> None:
+        self.vae = vae
+        self.objective = objective
+        self.fabric = fabric
+        self.max_gradient_norm = max_gradient_norm
+        self.trainable = [p for p in vae.parameters() if p.requires_grad]
+        self.loss, self.optimizer = fabric.setup(
+            _Loss(vae, objective), torch.optim.Adam(self.trainable, fused=True)
+        )
+        self.best = self.weights()
+        self.history: dict[str, list[float]] = {
+            "train_loss": [],
+            "validation_loss": [],
+            "learning_rate": [],
+        }
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history["train_loss"])
+
+    @property
+    def best_epoch(self) -> int:
+        losses = self.history["validation_loss"]
+        return losses.index(min(losses)) if losses else self.epoch - 1
+
+    @property
+    def epochs_since_best(self) -> int:
+        return self.epoch - 1 - self.best_epoch
+
+    def weights(self) -> dict[str, Tensor]:
+        return {key: value.clone() for key, value in self.vae.state_dict().items()}
+
+    def run_epoch(
+        self,
+        rows: _Rows,
+        batch_size: int,
+        learning_rate: Callable[[float], float],
+        bar: Progress,
+    ) -> None:
+        self.vae.train()
+        order = torch.randperm(len(rows))
+        if self.epoch == 0:
+            # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
+            with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
+                self.objective.loss(self.vae.model, self.vae.guide, *rows[order[:2]])
+        total = 0.0
+        for start in range(0, len(rows), batch_size):
+            rate = learning_rate(self.epoch + (start + 0.5 * batch_size) / len(rows))
+            self.optimizer.param_groups[0]["lr"] = rate
+            x, context = rows[order[start : start + batch_size]]
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(x, context)
+            self.fabric.backward(loss)
+            norm = nn.utils.clip_grad_norm_(self.trainable, self.max_gradient_norm)
+            value = loss.item()
+            if not (math.isfinite(value) and norm.isfinite()):
+                step = start // batch_size
+                raise _NotFiniteError(self._explanation(value, norm.item(), step, rate))
+            self.optimizer.step()
+            total += value * len(x)
+            bar.advance(len(x), f"{value:.2f} nats per row")
+        self.history["train_loss"].append(total / len(rows))
+        self.history["learning_rate"].append(rate)
+
+    @torch.no_grad()
+    def end_epoch(self, rows: _Rows | None, seed: int) -> None:
+        """Record the validation loss, by the same draws each time, and keep the best weights."""
+        if rows is not None:
+            self.vae.eval()
+            with seeded(seed):
+                total = sum(
+                    self.loss(*rows[chunk]).item() * len(chunk)
+                    for chunk in torch.arange(len(rows)).split(1024)
+                )
+            if not math.isfinite(total):
+                raise _NotFiniteError(
+                    f"the validation loss is {total} after epoch {self.epoch}, while the training "
+                    "loss is a number: a validation row may lie far from every training row"
+                )
+            self.history["validation_loss"].append(total / len(rows))
+        if self.epochs_since_best == 0:
+            self.best = self.weights()
+
+    def state(self) -> dict[str, Mapping[str, Tensor]]:
+        moments = {
+            f"{i}.{key}": torch.as_tensor(value)
+            for i, moment in self.optimizer.state_dict()["state"].items()
+            for key, value in moment.items()
+        }
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return {"vae": self.weights(), "best": self.best, "adam": moments, "random": random}
+
+    def restore(
+        self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]
+    ) -> None:
+        self.vae.load_state_dict(groups["vae"])
+        self.best = {k: v.to(self.fabric.device) for k, v in groups["best"].items()}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in groups["adam"].items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        torch.set_rng_state(groups["random"]["cpu"])
+        if "cuda" in groups["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        self.history = history
+
+    def history_dataset(self) -> xr.Dataset:
+        import xarray as xr
+
+        recorded = {key: ("epoch", values) for key, values in self.history.items() if values}
+        return xr.Dataset(
+            recorded,
+            coords={"epoch": range(1, self.epoch + 1)},
+            attrs={"unit": "nats per row", "best_epoch": self.best_epoch + 1},
+        )
+
+    def _explanation(self, loss: float, norm: float, step: int, rate: float) -> str:
+        if self.epoch == step == 0:
+            cause = "this is the first step, so that the data are too large or too far from zero"
+        elif self.epoch == 0 or norm != norm or loss != loss:
+            cause = f"a learning rate of {rate:.2g} is likely too high; try a tenth of it"
+        else:
+            cause = "a row may lie far from all others; look for outliers in x"
+        return (
+            f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch + 1}, "
+            f"step {step + 1}: {cause}. The weights are those after epoch {self.best_epoch + 1}"
+        )
+
+
+def _check_options(
+    objective: ELBO,
+    epochs: int,
+    learning_rate: float,
+    schedule: str,
+    max_gradient_norm: float,
+    patience: int | None,
+    validation: object,
+    engine: str,
+) -> None:
+    if not hasattr(objective, "differentiable_loss"):
+        raise TypeError(
+            f"objective is {objective!r}; pass an instance of a Pyro ELBO with a differentiable "
+            "loss, such as Trace_ELBO() or TraceMeanField_ELBO()"
+        )
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}; pass at least 1")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate is {learning_rate}; pass a positive number")
+    if schedule not in _SCHEDULES:
+        accepted = ", ".join(map(repr, _SCHEDULES))
+        raise ValueError(f"schedule is {schedule!r}; accepted are {accepted}")
+    if not max_gradient_norm > 0:
+        raise ValueError(f"max_gradient_norm is {max_gradient_norm}; pass a positive number")
+    if patience is not None and (patience < 1 or validation is None):
+        raise ValueError(
+            f"patience is {patience} and validation {'not ' if validation is None else ''}given; "
+            "pass a patience of at least 1 together with validation rows"
+        )
+    if engine not in ("auto", "eager"):
+        raise ValueError(f"engine is {engine!r}; accepted are 'auto', 'eager'")
+
+
+def _check_rows(
+    vae: VAE, x: Tensor, context: Tensor | None, binarize: str, *, name: str = "x"
+) -> None:
+    check_rows(x, name)
+    if binarize == "none":
+        vae.check(x, context, name=name)
+    else:
+        for start in range(0, len(x), 4096):  # what the VAE will see, a slice at a time
+            rows = slice(start, start + 4096)
+            bits = binarized(x[rows], "threshold" if binarize == "dynamic" else binarize)
+            vae.check(bits, None if context is None else context[rows], name=name)
+
+
+def _hold_out(
+    vae: VAE,
+    x: Tensor,
+    context: Tensor | None,
+    validation: Tensor | tuple[Tensor, Tensor] | float | None,
+    binarize: str,
+    seed: int,
+) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None] | None]:
+    """Training rows and held-out rows, each with their context; bits are drawn once for these."""
+    if validation is None:
+        return (x, context), None
+    if isinstance(validation, float):
+        size = round(len(x) * validation)
+        if not 1 <= size < len(x):
+            raise ValueError(
+                f"validation is {validation} of {len(x)} rows, which holds out {size}; pass a "
+                "fraction that holds out at least one row and not all"
+            )
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+        out, kept = order[:size].to(x.device), order[size:].to(x.device)
+        held_out = x[out], None if context is None else context[out]
+        x, context = x[kept], None if context is None else context[kept]
+    else:
+        held_out = validation if isinstance(validation, tuple) else (validation, None)
+        _check_rows(vae, *held_out, binarize, name="validation")
+    once = "static" if binarize == "dynamic" else binarize
+    if once != "none":
+        bits = binarized(held_out[0], once, seed=seed if once == "static" else None)
+        held_out = bits, held_out[1]
+    return (x, context), held_out
+
+
+def _one_process(fabric: Fabric | None) -> Fabric:
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="auto", devices=1)
+    if fabric.world_size > 1:
+        raise ValueError(
+            f"fabric runs {fabric.world_size} processes; fit runs in one: pass Fabric(devices=1)"
+        )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,312 @@
+"""A run folder: what `ppl-vae fit` leaves behind, and what is read from it later."""
+
+from __future__ import annotations
+
+__all__ = ["Run", "evaluate", "fit_run", "free_folder"]
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from . import __version__
+from .config import VAEConfig
+from .data import Dataset, load_splits
+from .inference.fit import FitResult, fit
+from .rows import binarize, to_float
+from .vae import VAE
+from .workflow import plots
+from .workflow.datatree import to_datatree, write_datatree
+from .workflow.evidence import independent_log_prob, log_evidence
+
+_POSTERIOR_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder.
+
+    Parameters
+    ----------
+    folder
+        Where ``ppl-vae fit`` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is no such folder.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        if not _is_run(self.folder):
+            raise FileNotFoundError(
+                f"RUN is {str(self.folder)!r}, which is no run folder (it has no config.json of "
+                "ppl_vae); make one with ppl-vae fit"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run was asked for: ``data``, ``vae``, ``fit`` and ``binarize``."""
+        return json.loads((self.folder / "config.json").read_text())
+
+    def vae(self) -> VAE:
+        """The fitted VAE."""
+        vae = VAE.load(self.folder / "vae.safetensors")
+        recorded = VAEConfig(**self.settings["vae"])
+        if vae.config != recorded:
+            raise ValueError(
+                f"config.json in {str(self.folder)!r} was changed after the fit: it no longer "
+                "describes vae.safetensors; undo the change or fit again"
+            )
+        return vae
+
+    def splits(self) -> tuple[Dataset, Dataset]:
+        """Training and test rows, as they were split for the fit."""
+        return load_splits(**self.settings["data"])
+
+    def rows(self, data: Dataset) -> torch.Tensor:
+        """Rows as the VAE was fitted to them; drawn bits are drawn once, from the run's seed."""
+        return _rows_once(data, self.settings["binarize"], self.settings["fit"]["seed"])
+
+
+def fit_run(
+    out: Path,
+    data: Mapping[str, Any],
+    *,
+    choices: Mapping[str, Any],
+    binarize: str,
+    epochs: int | None,
+    num_samples: int,
+    force: bool,
+    resume: bool,
+    progress: bool,
+    device: str,
+    **options: Any,
+) -> tuple[VAEConfig, FitResult, dict[str, Any]]:
+    """Fit a VAE to a named data set or file, and write the run folder ``out``.
+
+    Everything is written to ``out`` + ``.partial`` and moved to ``out`` when whole; an
+    interrupted fit is continued from there by ``resume``.
+
+    Parameters
+    ----------
+    out
+        The folder to write.
+    data
+        Arguments of :func:`~ppl_vae.data.load_splits`.
+    choices
+        Fields of :class:`~ppl_vae.VAEConfig` to set rather than choose from the data.
+    binarize, options
+        As in :func:`~ppl_vae.fit`.
+    epochs
+        None for about 2,000 steps, but from 20 to 200 passes.
+    num_samples
+        Draws for each test row that log p(x) is estimated from.
+    force
+        Replace ``out`` if it is a run folder.
+    resume
+        Go on with an unfinished run.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    The config, the fit's result and the metrics, which are also in the folder.
+    """
+    with _partial(out, force=force, resume=resume) as folder:
+        train, test = load_splits(**data)
+        seed = options["seed"]
+        x_test = _rows_once(test, binarize, seed)
+        sample = train.x if binarize == "none" else _rows_once(train, "threshold", seed)
+        missing = bool(to_float(sample).isnan().any() or x_test.isnan().any())
+        config = VAEConfig.for_data(
+            sample, feature_names=train.feature_names, **{"missing": missing, **choices}
+        )
+        vae = VAE.from_config(config, seed=seed)
+        if binarize == "none":
+            vae.check(x_test, name="the test rows")
+        held_out = 0.1 if len(train.x) >= 20 else None
+        steps = math.ceil(len(train.x) * 0.9 / (options["batch_size"] or 128))
+        epochs = epochs if epochs is not None else min(200, max(20, math.ceil(2000 / steps)))
+        result = fit(
+            vae,
+            train.x,
+            validation=held_out,
+            epochs=epochs,
+            binarize=binarize,
+            fabric=Fabric(accelerator=device, devices=1),
+            checkpoint_dir=folder / "checkpoint",
+            resume=resume,
+            progress=progress,
+            **options,
+        )
+        vae.save(folder / "vae.safetensors")
+        settings = {
+            "ppl_vae": __version__,
+            "data": {k: str(v) if isinstance(v, Path) else v for k, v in data.items()},
+            "binarize": binarize,
+            "vae": config.model_dump(),
+            "fit": {"epochs": epochs, "validation": held_out, **options},
+        }
+        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        metrics = {
+            "data": {"name": train.name, "source": train.source, "train_rows": len(train.x)},
+            "test": evaluate(
+                vae,
+                _rows_once(train, binarize, seed),
+                x_test,
+                num_samples=num_samples,
+                seed=seed,
+                progress=progress,
+            ),
+            "fit": {
+                "stop_reason": result.stop_reason,
+                "finite": result.finite,
+                "epochs": result.history.sizes["epoch"],
+                "best_epoch": result.history.attrs["best_epoch"],
+                "seconds": result.seconds,
+                "rows_per_second": result.rows_per_second,
+            },
+        }
+        some = slice(_POSTERIOR_ROWS)
+        labels = None if test.labels is None else test.labels[some]
+        tree = to_datatree(
+            vae,
+            x_test[some],
+            labels=labels,
+            feature_names=test.feature_names,
+            history=result.history,
+            progress=progress,
+        )
+        write_datatree(tree, folder / "posterior.nc")
+        write_datatree(result.history, folder / "history.nc")
+        for name, figure in {
+            "losses": plots.plot_losses(result.history),
+            "reconstructions": plots.plot_reconstructions(vae, x_test),
+            "prior_draws": plots.plot_draws(vae),
+            "latents": plots.plot_latents(vae, x_test, labels=test.labels),
+        }.items():
+            figure.savefig(folder / f"{name}.png")
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return config, result, metrics
+
+
+def evaluate(
+    vae: VAE,
+    x_train: torch.Tensor,
+    x_test: torch.Tensor,
+    *,
+    num_samples: int,
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    """How well test rows are described: ELBO, log p(x) and independent entries, nats per row.
+
+    Each mean comes with its standard error over rows. ``monte_carlo_error`` is what of log p(x)'s
+    is due to importance sampling.
+    """
+    evidence = log_evidence(vae, x_test, num_samples=num_samples, seed=seed, progress=progress)
+    baseline = independent_log_prob(vae.decoder, x_train, x_test)
+    dimensions = float((~x_test.isnan()).flatten(1).sum(1).double().mean())
+    quantities = {
+        "elbo": evidence.elbo.values,
+        "log_evidence": evidence.log_evidence.values,
+        "independent": baseline.numpy(),
+    }
+    return {
+        "rows": len(x_test),
+        "num_samples": num_samples,
+        **{
+            name: {
+                "nats_per_row": float(np.mean(values)),
+                "standard_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))
+                if len(values) > 1
+                else None,
+                "bits_per_dimension": float(-np.mean(values) / (dimensions * math.log(2))),
+            }
+            for name, values in quantities.items()
+        },
+        "monte_carlo_error": float(np.sqrt((evidence.standard_error**2).sum()) / len(x_test)),
+        "rows_with_pareto_k_above_0.7": int((evidence.pareto_k > 0.7).sum()),
+    }
+
+
+def free_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """The first of ``runs/name``, ``runs/name-2``, ... that does not exist yet."""
+    number = 1
+    while True:
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() and not _partial_of(folder).exists():
+            return folder
+        number += 1
+
+
+def _rows_once(data: Dataset, method: str, seed: int) -> torch.Tensor:
+    return binarize(
+        data.x,
+        "static" if method == "dynamic" else method,
+        seed=None if method in ("none", "threshold") else seed,
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return "ppl_vae" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def _partial_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+@contextmanager
+def _partial(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
+    """Where to work on ``out``: a folder beside it, moved there at the end."""
+    folder = _partial_of(out)
+    if out.exists() and not force:
+        raise FileExistsError(
+            f"--out is {str(out)!r}, which exists; choose another folder, or pass --force"
+        )
+    if out.exists() and not _is_run(out) and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"--out is {str(out)!r}, which exists and is no run folder, so that --force does not "
+            "replace it; choose another folder"
+        )
+    if resume and not folder.exists():
+        raise FileNotFoundError(
+            f"--resume found no unfinished run {str(folder)!r}; leave it out to start one"
+        )
+    if folder.exists() and not resume:
+        if not force:
+            raise FileExistsError(
+                f"{str(folder)!r} holds an unfinished run; go on with it by --resume, or discard "
+                "it by --force"
+            )
+        shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=resume)
+    except OSError as error:
+        raise type(error)(f"--out is {str(out)!r}, which cannot be written: {error}") from error
+    try:
+        yield folder
+    except BaseException:
+        # Nothing to resume, nothing to keep.
+        if not (folder / "checkpoint").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(folder, out)

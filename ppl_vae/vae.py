@@ -1,0 +1,264 @@
+"""The variational autoencoder: a prior, a decoder and an encoder as a Pyro model and guide."""
+
+from __future__ import annotations
+
+__all__ = ["VAE"]
+
+import json
+import os
+
+import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from .config import VAEConfig
+from .files import load_tensors, save_tensors
+from .isolation import seeded
+from .rows import check_rows, to_float
+
+
+class VAE(nn.Module):
+    r"""Three conditional distributions, written as a Pyro model and an amortized guide.
+
+    .. math:: z \sim p(z), \quad x \mid z \sim p(x \mid z); \qquad q(z \mid x) \approx p(z \mid x)
+
+    ``model`` and ``guide`` are ordinary Pyro programs of the same arguments, with sites ``z`` and
+    ``x`` in the plate ``row``; ``prior``, ``decoder`` and ``encoder`` are modules that return
+    distributions, to build larger programs from.
+
+    Source: Kingma & Welling (2014), https://arxiv.org/abs/1312.6114.
+
+    Parameters
+    ----------
+    prior
+        ``prior(context)`` returns p(z), with event shape ``(latent,)``.
+    decoder
+        ``decoder(z, context)`` returns p(x|z), with event shape ``decoder.event_shape``.
+    encoder
+        ``encoder(x, context)`` returns q(z|x). Its attribute ``missing``, if true, says that it
+        accepts rows with missing entries (NaN).
+    name
+        What parameters are called by in Pyro's param store.
+
+    Examples
+    --------
+    Plain Pyro, as it stands:
+
+    >>> from pyro.infer import SVI, Trace_ELBO
+    >>> pyro.clear_param_store()
+    >>> x = (torch.rand(100, 8, 8) < 0.5).float()
+    >>> vae = VAE.from_config(VAEConfig.for_data(x, latent_dim=2))
+    >>> svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    >>> nats = svi.step(x) / len(x)
+    """
+
+    def __init__(
+        self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module, *, name: str = "vae"
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+        self.encoder = encoder
+        self.name = name
+        self.config: VAEConfig | None = None
+
+    @classmethod
+    def from_config(cls, config: VAEConfig, *, name: str = "vae", seed: int = 0) -> VAE:
+        """Build the parts that ``config`` names, with weights drawn from ``seed``.
+
+        Examples
+        --------
+        >>> VAE.from_config(VAEConfig(event_shape=(28, 28), latent_dim=2)).event_shape
+        (28, 28)
+        """
+        with seeded(seed):
+            vae = cls(*config.parts(), name=name)
+        vae.config = config
+        return vae
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a row of data."""
+        return self.decoder.event_shape
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of latents."""
+        return self.prior.latent_dim
+
+    @property
+    def missing(self) -> bool:
+        """Whether rows may have missing entries."""
+        return getattr(self.encoder, "missing", False)
+
+    def model(
+        self, x: Tensor | None = None, context: Tensor | None = None, *, size: int | None = None
+    ) -> Tensor:
+        """The generative program: z from the prior, x from the decoder.
+
+        Parameters
+        ----------
+        x
+            Rows to condition on, shape ``(row, *event)``; None draws them. Missing entries are
+            left out of the likelihood one by one.
+        context
+            What the distributions are conditional on, shape ``(row, context)``.
+        size
+            How many rows to draw where neither ``x`` nor ``context`` says it; 1 if not given.
+
+        Returns
+        -------
+        The rows, drawn or observed, shape ``(row, *event)``.
+        """
+        self._register("prior", "decoder")
+        with pyro.plate("row", self._size(x, context, size)):
+            z = pyro.sample("z", self.prior(context))
+            likelihood, x = self.observe(self.decoder(z, context), x)
+            return pyro.sample("x", likelihood, obs=x)
+
+    def guide(
+        self, x: Tensor | None = None, context: Tensor | None = None, *, size: int | None = None
+    ) -> Tensor:
+        """The amortized guide: z from the encoder, given the same arguments as :meth:`model`.
+
+        Returns
+        -------
+        The latents, shape ``(row, latent)``.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is None: there is nothing to encode.
+        """
+        if x is None:
+            raise ValueError(
+                "the guide got x=None and has nothing to encode; pass rows, or draw from the "
+                "prior with the model alone: Predictive(vae.model, num_samples=1)(size=10)"
+            )
+        self._register("encoder")
+        with pyro.plate("row", self._size(x, context, size)):
+            return pyro.sample("z", self.encoder(x, context))
+
+    def observe(
+        self, likelihood: TorchDistributionMixin, x: Tensor | None
+    ) -> tuple[TorchDistributionMixin, Tensor | None]:
+        """Mask the entries that ``x`` misses out of p(x|z), and fill them with zeros.
+
+        Returns
+        -------
+        The likelihood and the rows, as they came unless this VAE accepts missing entries.
+        """
+        if x is None or not self.missing:
+            return likelihood, x
+        entries = likelihood.base_dist.mask(~x.isnan())
+        return entries.to_event(likelihood.reinterpreted_batch_ndims), x.nan_to_num(nan=0.0)
+
+    def check(self, x: Tensor, context: Tensor | None = None, *, name: str = "x") -> None:
+        """Refuse rows that this VAE does not describe, with what to do about it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` has the wrong type, dtype, shape or range, missing entries where this VAE
+            accepts none, or ``context`` does not fit.
+        """
+        check_rows(x, name)
+        self._size(x, context, None, name=name)
+        for start in range(0, len(x), 4096):  # a slice at a time, so that uint8 stays small
+            values = to_float(x[start : start + 4096])
+            observed = ~values.isnan()
+            if not self.missing and not observed.all():
+                raise ValueError(
+                    f"{name} has missing entries (NaN) but this VAE was built for none; build it "
+                    "with VAEConfig(..., missing=True) or VAEConfig.for_data(x), or fill them in"
+                )
+            wrong = values[observed & ~self.decoder.support.check(values)]
+            if len(wrong):
+                raise ValueError(
+                    f"{name} holds values such as {wrong[0].item():g}, but "
+                    f"{type(self.decoder).__name__} accepts {self.decoder.accepts}; rescale or "
+                    f"binarize {name}, or choose another likelihood with VAEConfig.for_data({name})"
+                )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and config to one ``.safetensors`` file, whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If this VAE was not built from a config: nothing then says how to build it again.
+        OSError
+            If the file cannot be written.
+        """
+        if self.config is None:
+            raise ValueError(
+                "this VAE was built from parts, not from a VAEConfig, so that the file could not "
+                "say how to build it again; save vae.state_dict() with safetensors instead"
+            )
+        metadata = {"vae": json.dumps({"name": self.name, **self.config.model_dump()})}
+        save_tensors(path, self.state_dict(), metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> VAE:
+        """Build the VAE that :meth:`save` wrote; nothing in the file is ever executed.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, has no config, or its weights do not fit its config.
+        """
+        tensors, metadata = load_tensors(path)
+        if "vae" not in metadata:
+            raise ValueError(f"{str(path)!r} holds no VAE; write one with vae.save(path)")
+        config = json.loads(metadata["vae"])
+        vae = cls.from_config(VAEConfig(**{k: v for k, v in config.items() if k != "name"}))
+        vae.name = config["name"]
+        try:
+            vae.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights in {str(path)!r} do not fit the config beside them, which was "
+                f"changed after saving: {' '.join(str(error).split())}"
+            ) from error
+        return vae
+
+    def _size(
+        self, x: Tensor | None, context: Tensor | None, size: int | None, *, name: str = "x"
+    ) -> int:
+        if x is not None and tuple(x.shape[1:]) != self.event_shape:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)} but this VAE was built for "
+                f"(row, {', '.join(map(str, self.event_shape))}); reshape {name} or build a VAE "
+                f"with VAEConfig.for_data({name})"
+            )
+        expected = self.config.context_dim if self.config else None
+        given = context.shape[-1] if context is not None else 0
+        if expected is not None and given != expected:
+            raise ValueError(
+                f"context has {given} features but this VAE was built for {expected}; "
+                f"pass context of shape (row, {expected}) or build it with context_dim={given}"
+            )
+        sizes = {len(rows) for rows in (x, context) if rows is not None}
+        sizes |= {size} if size is not None else set()
+        if len(sizes) > 1:
+            raise ValueError(f"x, context and size disagree on the number of rows: {sorted(sizes)}")
+        return sizes.pop() if sizes else 1
+
+    def _register(self, *parts: str) -> None:
+        """Put the parts' parameters into Pyro's param store, as ``pyro.module`` does."""
+        for part in parts:
+            for key, parameter in getattr(self, part).named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                name = f"{self.name}.{part}$$${key}"
+                stored = pyro.param(name, parameter)
+                # A handler may stand in for the parameter; another owner in the store may not.
+                if stored is not parameter and pyro.get_param_store()[name] is not parameter:
+                    raise ValueError(
+                        f"Pyro's param store already holds {name!r} of another VAE, whose values "
+                        "would be trained in place of this one's; give this one a name of its own, "
+                        "VAE(..., name='other'), or run it in a store of its own: "
+                        "with pyro.get_param_store().scope(): ..."
+                    )

@@ -1,0 +1,199 @@
+"""The posterior of a VAE as an xarray.DataTree, the form that ArviZ reads."""
+
+from __future__ import annotations
+
+__all__ = ["GROUPS", "to_datatree", "write_datatree"]
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from ..files import written_whole
+from ..rows import to_float
+from ..vae import VAE
+from .posterior import Draws, map_draws, sample_prior
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+GROUPS = (
+    "posterior",
+    "prior",
+    "posterior_predictive",
+    "prior_predictive",
+    "log_likelihood",
+    "sample_stats",
+    "observed_data",
+    "constant_data",
+    "fit_history",
+)
+
+
+def to_datatree(
+    vae: VAE,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    num_samples: int = 200,
+    labels: Sequence[Any] | np.ndarray | None = None,
+    feature_names: Sequence[str] | None = None,
+    history: xr.Dataset | None = None,
+    groups: Sequence[str] = GROUPS,
+    seed: int = 0,
+    chunk_rows: int | None = None,
+    progress: bool = True,
+) -> xr.DataTree:
+    """Draw what ArviZ looks at, for rows of data, into one DataTree.
+
+    Parameters
+    ----------
+    vae
+        A VAE.
+    x
+        Rows, shape ``(row, *event)``.
+    context
+        Shape ``(row, context)``, for a conditional VAE.
+    num_samples
+        Draws for each row, and from the prior.
+    labels
+        One for each row, kept in ``constant_data``.
+    feature_names
+        Coordinates of one-dimensional rows.
+    history
+        ``FitResult.history``, kept as ``fit_history``.
+    groups
+        Which groups to make; predictive ones take as much memory as ``num_samples`` copies of
+        ``x``.
+    seed, chunk_rows
+        As in :func:`~ppl_vae.sample_posterior`.
+    progress
+        Show how it goes on standard error.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``posterior`` and ``prior``: ``z`` (chain, draw, row, latent), the prior's without row.
+        ``posterior_predictive``, ``prior_predictive`` and ``observed_data``: ``x``.
+        ``log_likelihood``: ``x`` (chain, draw, row), log p(x|z). ``sample_stats``: ``log_p``,
+        ``log_q`` and ``log_weight`` (chain, draw, row). All in nats, with one chain. The draws
+        are of q(z|x): see ``log_weight`` for how far that is from p(z|x).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``x`` or ``context`` is not what the VAE describes, a group is unknown, or there are
+        not as many labels as rows.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
+    >>> tree = to_datatree(vae, torch.ones(5, 8, 8), num_samples=10)
+    >>> tree.posterior_predictive.x.dims
+    ('chain', 'draw', 'row', 'pixel_y', 'pixel_x')
+    """
+    import arviz_base
+    import xarray as xr
+
+    unknown = sorted(set(groups) - set(GROUPS))
+    if unknown:
+        raise ValueError(f"groups has {unknown}; accepted are {', '.join(map(repr, GROUPS))}")
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"labels has {len(labels)} entries but x has {len(x)} rows; pass one each")
+
+    def summary(draws: Draws) -> dict[str, Tensor]:
+        kept = {}
+        if "posterior" in groups:
+            kept["z"] = draws.z.transpose(0, 1)
+        if "posterior_predictive" in groups:
+            # Predictive of whole rows: the entries that x misses are drawn too.
+            kept["x"] = vae.decoder(draws.z, draws.context).sample().transpose(0, 1)
+        kept["log_likelihood"] = draws.log_likelihood.T
+        kept["log_p"], kept["log_q"] = draws.log_p.T, draws.log_q.T
+        kept["log_weight"] = draws.log_weight.T
+        return kept
+
+    arrays = map_draws(
+        vae,
+        x,
+        context,
+        summary,
+        num_samples=num_samples,
+        seed=seed,
+        chunk_rows=chunk_rows,
+        progress=progress,
+    )
+    # (row, draw, ...) -> (chain, draw, row, ...)
+    arrays = {name: np.moveaxis(array, 0, 1)[None] for name, array in arrays.items()}
+    made: dict[str, dict[str, Any]] = {
+        "log_likelihood": {"x": arrays["log_likelihood"]},
+        "sample_stats": {name: arrays[name] for name in ("log_p", "log_q", "log_weight")},
+        "observed_data": {"x": to_float(x).cpu().numpy()},
+    }
+    if "posterior" in groups:
+        made["posterior"] = {"z": arrays["z"]}
+    if "posterior_predictive" in groups:
+        made["posterior_predictive"] = {"x": arrays["x"]}
+    if "constant_data" in groups and labels is not None:
+        made["constant_data"] = {"label": np.asarray(labels)}
+    if "prior" in groups or "prior_predictive" in groups:
+        z, x_drawn = sample_prior(vae, context=context, num_samples=num_samples, seed=seed)
+        made |= {"prior": {"z": z[None]}, "prior_predictive": {"x": x_drawn[None]}}
+
+    event_dims = _event_dims(vae.event_shape)
+    row_dims = {name: ["row"] for name in ("log_p", "log_q", "log_weight", "label")}
+    coords: dict[str, Any] = {
+        "row": np.arange(len(x)),
+        "latent": np.arange(vae.latent_dim),
+        **{dim: np.arange(n) for dim, n in zip(event_dims, vae.event_shape, strict=True)},
+    }
+    if feature_names is not None:
+        coords["feature"] = list(feature_names)
+    per_row = {"z": ["row", "latent"], "x": ["row", *event_dims], **row_dims}
+    prior_has_rows = context is not None
+    prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event_dims)}
+    tree = xr.DataTree()
+    for group in (g for g in GROUPS if g in groups and g in made):
+        tree[group] = arviz_base.from_dict(
+            {group: made[group]},
+            dims=prior_dims if group.startswith("prior") else per_row,
+            coords=coords,
+            attrs={group: {"inference_library": "ppl_vae"}},
+        )[group]
+    if "fit_history" in groups and history is not None:
+        tree["fit_history"] = xr.DataTree(history)
+    return tree
+
+
+def write_datatree(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
+    """Write a DataTree, or a Dataset, to one compressed netCDF file, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    import xarray as xr
+
+    nodes = {"/": tree} if isinstance(tree, xr.Dataset) else {n.path: n for n in tree.subtree}
+    encoding = {
+        path: {
+            k: {"zlib": True, "complevel": 1}
+            for k, v in node.data_vars.items()
+            if v.dtype.kind in "biuf"
+        }
+        for path, node in nodes.items()
+    }
+    with written_whole(path) as temporary:
+        if isinstance(tree, xr.Dataset):
+            tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding["/"])
+        else:
+            tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def _event_dims(event_shape: Sequence[int]) -> tuple[str, ...]:
+    named = {1: ("feature",), 2: ("pixel_y", "pixel_x"), 3: ("channel", "pixel_y", "pixel_x")}
+    return named.get(len(event_shape), tuple(f"x_dim_{i}" for i in range(len(event_shape))))

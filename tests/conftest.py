@@ -1,0 +1,41 @@
+"""What every test starts from."""
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from oracle import LinearGaussian
+
+_SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def untouched_world():
+    """Start each test from one random state and an empty param store; find both flags as left."""
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    yield
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.fixture
+def oracle() -> LinearGaussian:
+    return LinearGaussian.random(latent_dim=3, num_features=8)
+
+
+@pytest.fixture(scope="session")
+def digits() -> torch.Tensor:
+    from sklearn.datasets import load_digits
+
+    return torch.tensor(load_digits().images / 16, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data that is not part of the package."""
+    folder = Path(os.environ.get("PPL_VAE_DATA", _SHARED))
+    if not (folder / "MNIST").is_dir():
+        pytest.skip(f"no shared data in {folder}; set PPL_VAE_DATA to the folder that holds it")
+    return folder

@@ -1,0 +1,102 @@
+"""VAEConfig: which parts, and why."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ppl_vae import VAE, VAEConfig
+
+UNIFORM = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("x", "likelihood", "reason"),
+    [
+        ((UNIFORM > 0.5).float(), "bernoulli", "only 0 and 1"),
+        (UNIFORM, "continuous_bernoulli", r"\[0, 1\]"),
+        ((UNIFORM * 255).byte(), "continuous_bernoulli", r"\[0, 1\]"),
+        ((UNIFORM > 0.5).byte() * 255, "bernoulli", "only 0 and 1"),
+        ((UNIFORM * 20).floor(), "negative_binomial", "whole numbers"),
+        (UNIFORM * 20, "normal", "real numbers"),
+        (UNIFORM - 0.5, "normal", "real numbers"),
+    ],
+)
+def test_likelihood_is_the_narrowest_that_fits(x, likelihood, reason):
+    config = VAEConfig.for_data(x)
+    assert config.likelihood == likelihood
+    assert reason.replace("\\", "") in config.reason
+    VAE.from_config(config).check(x)
+
+
+def test_tables_are_centred_by_feature_and_images_over_all():
+    scales = torch.tensor([1.0, 10.0, 100.0, 1.0, 2.0, 3.0])
+    config = VAEConfig.for_data(UNIFORM * scales - 0.5)
+    torch.testing.assert_close(
+        torch.tensor(config.spread), (UNIFORM * scales).std(0, correction=0)
+    )
+    image = VAEConfig.for_data(UNIFORM.reshape(50, 2, 3) * 3 - 1)
+    assert isinstance(image.center, float)
+
+
+def test_missing_entries_are_seen_and_left_out_of_the_centre():
+    x = UNIFORM * 10 - 5
+    x[0, 0] = torch.nan
+    config = VAEConfig.for_data(x)
+    assert config.missing
+    torch.testing.assert_close(config.center[0], x[1:, 0].mean().item())
+
+
+def test_choices_are_kept():
+    config = VAEConfig.for_data(UNIFORM, latent_dim=3, likelihood="normal", heads="joint")
+    assert (config.latent_dim, config.likelihood, config.heads) == (3, "normal", "joint")
+    assert config.reason == "the caller chose it"
+
+
+def test_json_round_trip():
+    config = VAEConfig.for_data(UNIFORM * 10)
+    assert VAEConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    "field", ["network", "activation", "likelihood", "prior", "guide", "scale", "heads"]
+)
+def test_unknown_component(field):
+    with pytest.raises(ValidationError, match=rf"{field}\n.*accepted are '.*input_value='foo'"):
+        VAEConfig(**{"event_shape": (3,), "latent_dim": 2, field: "foo"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"latent_dim": 0}, {"event_shape": ()}, {"hidden": (0,)}, {"context_dim": -1}, {"layers": 3}],
+)
+def test_bad_values(change):
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        VAEConfig(**{"event_shape": (3,), "latent_dim": 2, **change})
+
+
+def test_convolutions_need_images():
+    config = VAEConfig(event_shape=(3,), latent_dim=2, network="conv", hidden=(4, 8))
+    with pytest.raises(ValueError, match="network='conv' needs images"):
+        VAE.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 3), "at least one row"),
+        (torch.rand(1, 3), "x has 1 row"),
+        (torch.rand(5), "it needs at least one row of at least one entry"),
+        (torch.tensor([[1.5, 2.0], [2.5, 2.0]]), r"x never varies in features \[1\]"),
+        (torch.tensor([[1.5, 2.0], [torch.nan, torch.nan]]), r"no observed entry.*\[1\]"),
+        (torch.tensor([[1.5, 2.0], [torch.inf, 1.0]]), "infinite values, the first in row 1"),
+    ],
+)
+def test_data_that_say_nothing_are_refused(x, message):
+    with pytest.raises(ValueError, match=message):
+        VAEConfig.for_data(x)
+
+
+def test_constant_columns_are_named():
+    x = torch.tensor([[1.5, 2.0], [2.5, 2.0]])
+    with pytest.raises(ValueError, match=r"\['width'\].*drop these features"):
+        VAEConfig.for_data(x, feature_names=("height", "width"))

@@ -1,0 +1,89 @@
+"""Question 3: what mu and sigma are, and question 1: two heads or one."""
+
+import pytest
+import torch
+from torch import nn
+
+from ppl_vae import MLP, VAE, NormalEncoder, VAEConfig, fit
+
+
+def test_mu_and_sigma_are_outputs_that_differ_by_row_and_no_parameters(digits):
+    vae = VAE.from_config(VAEConfig.for_data(digits, hidden=(64,), latent_dim=2))
+    fit(vae, digits[:1000], epochs=5, learning_rate=2e-3, progress=False)
+    q = vae.encoder(digits[:10])
+    mu, sigma = q.base_dist.loc, q.base_dist.scale
+    assert mu.shape == sigma.shape == (10, 2)
+    for outputs in (mu, sigma):
+        differences = (outputs[:, None] - outputs[None]).abs().amax(-1)
+        assert (differences + torch.eye(10) > 1e-4).all()
+        assert not outputs.is_leaf  # computed, not learnt
+    shapes = [p.shape for p in vae.parameters()]
+    assert not any(len(digits) in shape or 10 in shape for shape in shapes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_joint_head_with_the_same_weights_gives_the_same_numbers(dtype):
+    network = MLP((64,), hidden=(32,))
+    separate = NormalEncoder(network, 5, heads="separate").to(dtype)
+    joint = NormalEncoder(network, 5, heads="joint").to(dtype)
+    nn.init.normal_(separate.scale_head.weight)
+    with torch.no_grad():
+        joint.head.weight.copy_(
+            torch.cat([separate.loc_head.weight, separate.scale_head.weight])
+        )
+        joint.head.bias.copy_(torch.cat([separate.loc_head.bias, separate.scale_head.bias]))
+    x = torch.randn(100, 64, dtype=dtype)
+    one, two = joint(x).base_dist, separate(x).base_dist
+    assert torch.equal(one.loc, two.loc)
+    assert torch.equal(one.scale, two.scale)
+
+
+@pytest.mark.parametrize("scale", ["log_variance", "log_scale", "softplus"])
+@pytest.mark.parametrize("heads", ["separate", "joint"])
+def test_scale_starts_at_the_priors(scale, heads):
+    q = NormalEncoder(MLP((64,), hidden=(32,)), 5, scale, heads)(torch.randn(7, 64))
+    torch.testing.assert_close(q.base_dist.scale, torch.ones(7, 5))
+
+
+def test_log_variance_is_the_formula_of_the_mission():
+    encoder = NormalEncoder(MLP((64,), hidden=(32,)), 5)
+    nn.init.normal_(encoder.scale_head.weight)
+    x = torch.randn(7, 64)
+    logvar = encoder.scale_head(encoder.network(x))
+    torch.testing.assert_close(encoder(x).base_dist.scale, torch.exp(0.5 * logvar))
+
+
+def test_extreme_rows_keep_the_scale_finite():
+    encoder = NormalEncoder(MLP((3,), hidden=(8,)), 2)
+    nn.init.normal_(encoder.scale_head.weight)
+    x = torch.tensor([[1e38, -1e38, 1e38], [3e38, 3e38, 3e38], [0.0, 0.0, 0.0]])
+    raw = encoder.scale_head(encoder.network(x))
+    scale = encoder.scale(raw)
+    assert scale.isfinite().all()
+    assert (scale > 0).all()
+
+
+def test_any_torch_network_will_do():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
+    assert NormalEncoder(network, 2)(torch.zeros(7, 8, 8)).event_shape == (2,)
+
+
+def test_network_without_a_width_is_refused():
+    with pytest.raises(ValueError, match=r"set network\.out_features"):
+        NormalEncoder(nn.ReLU(), 2)
+
+
+def test_unknown_heads():
+    with pytest.raises(ValueError, match="heads is 'two'; accepted are 'separate', 'joint'"):
+        NormalEncoder(nn.Linear(3, 3), 2, heads="two")
+
+
+def test_missing_entries_are_filled_and_the_mask_is_seen():
+    encoder = NormalEncoder(MLP((2, 3), hidden=(8,)), 2, center=5.0, missing=True)
+    filled = torch.tensor([[1.0, 5.0, 2.0]])
+    holed = torch.tensor([[1.0, torch.nan, 2.0]])
+    assert not torch.equal(encoder(filled).mean, encoder(holed).mean)
+    seen = []
+    encoder.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    encoder(holed)
+    assert seen[0].tolist() == [[[-4.0, 0.0, -3.0], [1.0, 0.0, 1.0]]]

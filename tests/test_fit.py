@@ -1,0 +1,306 @@
+"""fit: the oracle's optimum, to the last bit, and what it refuses."""
+
+import math
+import re
+import warnings
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer import RenyiELBO, TraceMeanField_ELBO
+from sklearn.decomposition import PCA
+
+from ppl_vae import VAE, VAEConfig, fit
+from ppl_vae.files import load_tensors
+
+
+def small(x, **choices):
+    return VAE.from_config(VAEConfig.for_data(x, **{"hidden": (32,), "latent_dim": 2, **choices}))
+
+
+def weights(vae):
+    return {key: value.clone() for key, value in vae.state_dict().items()}
+
+
+def same(one, two):
+    return all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.fixture
+def bits(digits):
+    return (digits > 0.5).float()
+
+
+def test_linear_vae_reaches_probabilistic_pca(oracle):
+    """Within 0.02 nats a row of the best there is, on held-out rows of the oracle."""
+    train, test = oracle.rows(4000, seed=1), oracle.rows(4000, seed=2)
+    config = VAEConfig.for_data(
+        train,
+        latent_dim=oracle.latent_dim,
+        hidden=(),
+        likelihood="normal",
+        likelihood_options={"scale": "shared"},
+        # One centre and spread for all features, as PCA's noise is the same for all.
+        center=0.0,
+        spread=1.0,
+    )
+    vae = VAE.from_config(config).double()
+    fit(vae, train, epochs=60, batch_size=100, learning_rate=1e-2, progress=False)
+    linear = vae.decoder.network.layers[0]
+    noise = vae.decoder.scale(vae.decoder.raw_scale)
+    covariance = linear.weight @ linear.weight.T + noise**2 * torch.eye(8, dtype=torch.float64)
+    p_x = torch.distributions.MultivariateNormal(linear.bias, covariance)
+    best = PCA(oracle.latent_dim).fit(train.numpy()).score(test.numpy())
+    assert p_x.log_prob(test).mean().item() == pytest.approx(best, abs=0.02)
+
+
+def test_same_seed_same_result_to_the_last_bit(bits):
+    ends = []
+    for seed in (0, 0, 1):
+        vae = small(bits)
+        result = fit(vae, bits[:500], epochs=2, validation=0.2, seed=seed, progress=False)
+        ends.append((weights(vae), result.history))
+    assert same(ends[0][0], ends[1][0])
+    assert ends[0][1].identical(ends[1][1])
+    assert not same(ends[0][0], ends[2][0])
+
+
+def test_the_world_is_left_as_found(bits):
+    pyro.param("mine", torch.ones(()))
+    pyro.enable_validation(False)
+    vae = small(bits).eval()
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fit(vae, bits[:200], epochs=1, progress=False)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+    assert not pyro.infer.util.is_validation_enabled()
+    assert not vae.training
+    pyro.enable_validation(True)
+
+
+def test_history(bits):
+    result = fit(small(bits), bits[:500], epochs=4, validation=bits[500:700], progress=False)
+    assert list(result.history.epoch) == [1, 2, 3, 4]
+    assert result.history.train_loss[-1] < result.history.train_loss[0]
+    assert result.history.learning_rate.values.argmax() == 0
+    assert result.finite
+    assert result.stop_reason == "all 4 epochs done"
+    assert result.rows_per_second == pytest.approx(4 * 500 / result.seconds)
+
+
+def test_losses_are_nats_per_row_whatever_the_batch(oracle):
+    """With the exact encoder every ELBO is log p(x), so the recorded losses are known."""
+    vae, x = oracle.vae(), oracle.rows(50)
+    for parameter in vae.parameters():
+        parameter.requires_grad_(False)
+    vae.decoder.network.bias.requires_grad_(True)
+    exact = -oracle.log_evidence(x).mean().item()
+    held_out = oracle.rows(30, seed=5)
+    result = fit(
+        vae,
+        x,
+        validation=held_out,
+        epochs=1,
+        batch_size=7,
+        learning_rate=1e-12,
+        progress=False,
+    )
+    assert result.history.train_loss.item() == pytest.approx(exact, abs=1e-6)
+    expected = -oracle.log_evidence(held_out).mean().item()
+    assert result.history.validation_loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_early_stopping_keeps_the_best_weights(bits):
+    x = bits[:60]
+    vae = small(x, hidden=(128,), latent_dim=8)
+    result = fit(
+        vae,
+        x,
+        validation=bits[1000:1300],
+        epochs=300,
+        learning_rate=5e-3,
+        schedule="constant",
+        patience=5,
+        progress=False,
+    )
+    losses = result.history.validation_loss.values
+    assert result.stop_reason == "no better validation loss for 5 epochs"
+    assert len(losses) < 300
+    assert result.history.attrs["best_epoch"] == losses.argmin() + 1 == len(losses) - 5
+    again = small(x, hidden=(128,), latent_dim=8)
+    schedule = {"learning_rate": 5e-3, "schedule": "constant", "progress": False}
+    fit(again, x, epochs=int(losses.argmin()) + 1, **schedule)
+    assert same(weights(vae), weights(again))
+
+
+@pytest.mark.parametrize("when", ["first step", "later"])
+def test_nan_guard_stops_and_keeps_good_weights(bits, when):
+    vae = small(bits)
+    if when == "first step":
+        with torch.no_grad():
+            vae.encoder.loc_head.bias.fill_(1e30)
+    rate = 1e-3 if when == "first step" else 1e30
+    with pytest.warns(RuntimeWarning, match="the fit stopped early"):
+        result = fit(vae, bits, epochs=30, learning_rate=rate, progress=False)
+    assert not result.finite
+    expected = "epoch 1, step 1" if when == "first step" else "learning rate of .* too high"
+    assert re.search(expected, result.stop_reason)
+    assert all(p.isfinite().all() for p in vae.parameters())
+
+
+def test_uint8_is_what_its_floats_are(digits):
+    images = (digits * 255).round().byte()
+    ends = []
+    for x in (images, images.float() / 255):
+        vae = small(images)
+        fit(vae, x[:300], epochs=1, progress=False)
+        ends.append(weights(vae))
+    assert same(*ends)
+
+
+@pytest.mark.parametrize("method", ["static", "dynamic", "threshold"])
+def test_binarization(digits, method):
+    vae = small((digits > 0.5).float())
+    seen = []
+    vae.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    fit(vae, digits[:100], epochs=2, batch_size=100, binarize=method, progress=False)
+    training = [x for x in seen if len(x) == 100]
+    assert len(training) == 2
+    assert all(((x == 0) | (x == 1)).all() for x in training)
+    # Rows come in another order each epoch; their sum tells whether their bits are the same.
+    sums = {int(x.sum()) for x in training}
+    assert len(sums) == (2 if method == "dynamic" else 1)
+
+
+def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch):
+    whole = small(bits)
+    options = {"epochs": 6, "validation": 0.2, "binarize": "dynamic", "progress": False}
+    expected = fit(whole, bits[:400], **options)
+
+    class Stop(Exception):
+        pass
+
+    import ppl_vae.inference.fit as module
+
+    saved = module.save_checkpoint
+    monkeypatch.setattr(module.time, "perf_counter", iter(range(0, 10**6, 10)).__next__)
+
+    def stop_after_three(*args, **kwargs):
+        saved(*args, **kwargs)
+        if len(kwargs["history"]["train_loss"]) == 3:
+            raise Stop
+
+    monkeypatch.setattr(module, "save_checkpoint", stop_after_three)
+    with pytest.raises(Stop):
+        fit(small(bits), bits[:400], checkpoint_dir=tmp_path, **options)
+    monkeypatch.undo()
+
+    resumed = VAE.from_config(whole.config, seed=5)
+    result = fit(resumed, bits[:400], checkpoint_dir=tmp_path, resume=True, **options)
+    assert same(weights(whole), weights(resumed))
+    assert result.history.identical(expected.history)
+
+
+def test_resume_refuses_another_fit(bits, tmp_path):
+    options = {"checkpoint_dir": tmp_path, "progress": False}
+    fit(small(bits), bits[:100], epochs=1, **options)
+    with pytest.raises(ValueError, match="epochs was 1, is 2"):
+        fit(small(bits), bits[:100], epochs=2, resume=True, **options)
+    with pytest.raises(ValueError, match="config was"):
+        fit(small(bits, heads="joint"), bits[:100], epochs=1, resume=True, **options)
+    assert load_tensors(tmp_path / "fit.safetensors")[0]
+
+
+def test_resume_without_a_checkpoint_starts(bits, tmp_path):
+    result = fit(
+        small(bits), bits[:100], epochs=1, checkpoint_dir=tmp_path / "new", resume=True,
+        progress=False,
+    )
+    assert result.history.sizes["epoch"] == 1
+
+
+def test_conditional_with_validation_pair(bits):
+    context = torch.rand(200, 3)
+    vae = small(bits, context_dim=3)
+    result = fit(
+        vae,
+        bits[:150],
+        context=context[:150],
+        validation=(bits[150:200], context[150:]),
+        epochs=1,
+        progress=False,
+    )
+    assert math.isfinite(result.history.validation_loss.item())
+
+
+def test_other_objectives(bits):
+    fit(small(bits), bits[:100], epochs=1, objective=TraceMeanField_ELBO(), progress=False)
+    with pytest.raises(TypeError, match=r"pass an instance of a Pyro ELBO"):
+        fit(small(bits), bits[:100], epochs=1, objective=RenyiELBO(num_particles=2))
+
+
+def test_missing_entries(digits):
+    table = digits.flatten(1)[:200, 18:23] * 3 - 1
+    x = torch.where(torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) < 0.1,
+                    torch.nan, table)
+    vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
+    result = fit(vae, x, epochs=10, validation=0.2, progress=False)
+    assert result.history.train_loss[-1] < result.history.train_loss[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; pass at least 1"),
+        ({"epochs": -3}, "epochs is -3"),
+        ({"batch_size": 101}, "batch_size is 101 but there are 100 rows.*from 1 to 100"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"schedule": "step"}, "schedule is 'step'; accepted are 'one_cycle', 'constant'"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm is 0.0"),
+        ({"patience": 3}, "patience is 3 and validation not given"),
+        ({"validation": 1.5}, "validation is 1.5 of 100 rows"),
+        ({"validation": torch.full((3, 8, 8), 7.0)}, "validation holds values such as 7"),
+        ({"binarize": "sometimes"}, "binarize is 'sometimes'|method is 'sometimes'"),
+        ({"engine": "steam"}, "engine is 'steam'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_changes(bits, options, message):
+    vae = small(bits)
+    before = weights(vae)
+    with pytest.raises(ValueError, match=message):
+        fit(vae, bits[:100], **{"epochs": 1, "progress": False, **options})
+    assert same(before, weights(vae))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(0, 8, 8), "at least one row"),
+        (torch.zeros(1, 8, 8), "1 row to fit to"),
+        (torch.full((9, 8, 8), 255.0), "values such as 255"),
+        (torch.full((9, 8, 8), 128, dtype=torch.uint8), "binarize"),
+        (torch.full((9, 8, 8), torch.nan), "no observed entry"),
+        (torch.zeros(9, 8, 7), "reshape x"),
+    ],
+)
+def test_bad_rows_are_refused(bits, x, message):
+    with pytest.raises(ValueError, match=message):
+        fit(small(bits), x, epochs=1, progress=False)
+
+
+def test_out_of_range_intensities_are_refused_before_binarizing(bits):
+    with pytest.raises(ValueError, match="ranges from 0 to 16"):
+        fit(small(bits), bits[:9] * 16, epochs=1, binarize="dynamic", progress=False)
+
+
+def test_fit_shows_nothing_in_two_seconds_and_warns_of_nothing(bits, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(small(bits), bits[:100], epochs=1)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""

@@ -1,0 +1,288 @@
+"""The VAE as Pyro programs: under SVI, handlers and inside larger models."""
+
+import json
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+from ppl_vae import VAE, BernoulliDecoder, NormalEncoder, StandardNormal, VAEConfig
+from ppl_vae.files import load_tensors, save_tensors
+
+CONFIG = VAEConfig(event_shape=(8, 8), latent_dim=3, hidden=(32,))
+
+
+@pytest.fixture
+def vae() -> VAE:
+    return VAE.from_config(CONFIG)
+
+
+@pytest.fixture
+def bits(digits):
+    return (digits > 0.5).float()
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, TraceMeanField_ELBO])
+def test_plain_svi_improves_the_elbo(vae, bits, objective):
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), objective())
+    before = svi.evaluate_loss(bits[:500])
+    for _ in range(50):
+        svi.step(bits[:500])
+    # About 45 nats a row at first; 50 steps take more than 10 of them.
+    assert svi.evaluate_loss(bits[:500]) < before - 10 * 500
+
+
+def test_mean_field_elbo_has_the_same_mean(oracle):
+    vae, x = oracle.vae(), oracle.rows(50)
+    sampled = Trace_ELBO(num_particles=200, vectorize_particles=True)
+    analytic = TraceMeanField_ELBO(num_particles=200, vectorize_particles=True)
+    exact = oracle.log_evidence(x).sum().item()
+    assert -sampled.loss(vae.model, vae.guide, x) == pytest.approx(exact, abs=1e-8)
+    # Analytic KL leaves the likelihood's noise: its sd over draws and rows is about 0.09 nats.
+    assert -analytic.loss(vae.model, vae.guide, x) == pytest.approx(exact, abs=5.0)
+
+
+def test_sites_and_plate(vae, bits):
+    trace = poutine.trace(vae.model).get_trace(bits[:7])
+    assert [name for name in trace.stochastic_nodes if name != "row"] == ["z"]
+    assert trace.observation_nodes == ["x"]
+    assert [f.name for f in trace.nodes["x"]["cond_indep_stack"]] == ["row"]
+    assert set(trace.param_nodes) == {
+        f"vae.decoder$$${key}" for key, _ in vae.decoder.named_parameters()
+    }
+
+
+def test_prior_predictive(vae):
+    draws = Predictive(vae.model, num_samples=20)(size=5)
+    assert draws["z"].shape == (20, 5, 3)
+    assert draws["x"].shape == (20, 5, 8, 8)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_posterior_predictive(vae, bits, parallel):
+    replicated = poutine.uncondition(vae.model)
+    predictive = Predictive(replicated, guide=vae.guide, num_samples=400, parallel=parallel)
+    draws = predictive(bits[:5])
+    z = draws["z"].squeeze()
+    assert z.shape == (400, 5, 3)
+    assert draws["x"].squeeze().shape == (400, 5, 8, 8)
+    q = vae.encoder(bits[:5])
+    # Fifteen means of 400 draws: a gap of 5 standard errors has probability below 1e-5.
+    assert ((z.mean(0) - q.mean).abs() < 5 * q.stddev / 20).all()
+
+
+def test_condition_replaces_the_argument(vae, bits):
+    conditioned = poutine.condition(vae.model, data={"x": bits[:5]})
+    trace = poutine.trace(conditioned).get_trace(size=5)
+    assert trace.nodes["x"]["is_observed"]
+    torch.manual_seed(3)
+    given = poutine.trace(vae.model).get_trace(bits[:5]).log_prob_sum()
+    torch.manual_seed(3)
+    torch.testing.assert_close(
+        poutine.trace(conditioned).get_trace(size=5).log_prob_sum(), given
+    )
+
+
+def test_parts_of_a_larger_model(vae, bits):
+    """A regression of y on the latents, with a prior of its own, around the VAE's parts."""
+    y = bits[:200].flatten(1).mean(1)
+
+    def model(x, y):
+        pyro.module("decoder", vae.decoder)
+        slope = pyro.sample("slope", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", vae.prior())
+            pyro.sample("x", vae.decoder(z), obs=x)
+            pyro.sample("y", dist.Normal(z @ slope, 0.1), obs=y)
+
+    def guide(x, y):
+        pyro.module("encoder", vae.encoder)
+        loc = pyro.param("loc", torch.zeros(3))
+        pyro.sample("slope", dist.Normal(loc, 0.1).to_event(1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", vae.encoder(x))
+
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    first = svi.step(bits[:200], y)
+    for _ in range(30):
+        last = svi.step(bits[:200], y)
+    assert last < first
+    assert pyro.param("loc").abs().max() > 1e-3
+
+
+def test_built_from_parts(bits):
+    encoder = NormalEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh()), 2)
+    vae = VAE(StandardNormal(2), BernoulliDecoder(nn.Linear(2, 64), (8, 8)), encoder)
+    assert vae.event_shape == (8, 8)
+    assert vae.latent_dim == 2
+    assert torch.isfinite(torch.tensor(Trace_ELBO().loss(vae.model, vae.guide, bits[:7])))
+
+
+def test_conditional_vae(digits, bits):
+    labels = nn.functional.one_hot(torch.arange(100) % 10, 10).float()
+    vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), context_dim=10))
+    trace = poutine.trace(vae.guide).get_trace(bits[:100], labels)
+    assert trace.nodes["z"]["value"].shape == (100, 2)
+    assert vae.model(context=labels).shape == (100, 8, 8)
+    other = vae.encoder(bits[:100], labels.roll(1, 0)).mean
+    assert not torch.allclose(vae.encoder(bits[:100], labels).mean, other)
+    with pytest.raises(ValueError, match="context has 0 features but this VAE was built for 10"):
+        vae.guide(bits[:100])
+
+
+def test_two_vaes_never_share_parameters(bits):
+    one, two = VAE.from_config(CONFIG, seed=0), VAE.from_config(CONFIG, seed=1)
+    optimizer = pyro.optim.Adam({"lr": 1e-2})
+    SVI(one.model, one.guide, optimizer, Trace_ELBO()).step(bits[:50])
+    weights = [p.clone() for p in two.parameters()]
+    with pytest.raises(ValueError, match=r"name='other'.*param_store\(\)\.scope\(\)"):
+        two.guide(bits[:50])
+    assert all(torch.equal(a, b) for a, b in zip(weights, two.parameters(), strict=True))
+
+    with pyro.get_param_store().scope():
+        two.guide(bits[:50])
+    two.name = "other"
+    SVI(two.model, two.guide, optimizer, Trace_ELBO()).step(bits[:50])
+    assert not torch.equal(weights[0], next(two.parameters()))
+
+
+def test_frozen_parts_stay(vae, bits):
+    vae.decoder.requires_grad_(False)
+    before = [p.clone() for p in vae.decoder.parameters()]
+    SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(bits[:50])
+    assert all(torch.equal(a, b) for a, b in zip(before, vae.decoder.parameters(), strict=True))
+
+
+def test_prior_draws_have_the_oracles_mean_and_covariance(oracle):
+    """Question 3: drawing from the prior and decoding draws data.
+
+    Each of the 8 means and 36 covariances of 100,000 draws lies within 5 of its standard errors;
+    by chance one would not with probability below 44 * 6e-7.
+    """
+    size = 100_000
+    draws = Predictive(oracle.vae().model, num_samples=1)(size=size)["x"][0]
+    variance = oracle.covariance.diagonal()
+    assert ((draws.mean(0) - oracle.bias).abs() < 5 * (variance / size).sqrt()).all()
+    # Var of a sample covariance of normals: (C_ij^2 + C_ii C_jj) / n.
+    error = ((oracle.covariance**2 + variance[:, None] * variance) / size).sqrt()
+    assert ((draws.T.cov() - oracle.covariance).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(5, 64), r"x has shape \(5, 64\) but this VAE was built for \(row, 8, 8\)"),
+        (torch.zeros(5, 8, 8, dtype=torch.int64), r"dtype torch.int64.*pass x\.float\(\)"),
+        (torch.zeros(5, 8, 8, dtype=torch.complex64), r"dtype torch.complex64"),
+        (torch.zeros(0, 8, 8), r"at least one row"),
+        (torch.full((5, 8, 8), 255.0), r"values such as 255.*accepts only 0 and 1.*rescale"),
+        (torch.full((5, 8, 8), 0.5), r"values such as 0.5.*binarize"),
+        (torch.full((5, 8, 8), torch.inf), "infinite values, the first in row 0"),
+        (torch.full((5, 8, 8), torch.nan), "no observed entry in 5 rows"),
+        (torch.ones(5, 8, 8).index_fill(1, torch.tensor([0]), torch.nan), r"missing=True"),
+        (torch.ones(5, 8, 8, dtype=torch.uint8), "none is above 1"),
+    ],
+)
+def test_bad_rows_are_refused(vae, x, message):
+    with pytest.raises(ValueError, match=message):
+        vae.check(x)
+
+
+def test_negative_counts_are_refused():
+    config = VAEConfig(event_shape=(3,), latent_dim=2, hidden=(4,), likelihood="negative_binomial")
+    with pytest.raises(ValueError, match="values such as -1.*whole numbers of at least 0"):
+        VAE.from_config(config).check(torch.tensor([[1.0, 2.0, -1.0]]))
+
+
+def test_rows_that_are_no_tensor_are_refused(vae):
+    with pytest.raises(TypeError, match=r"x is a list; pass a torch\.Tensor"):
+        vae.check([[1.0]])
+
+
+def test_programs_check_shapes_and_sizes(vae, bits):
+    with pytest.raises(ValueError, match=r"reshape x or build a VAE"):
+        vae.model(bits.flatten(1))
+    with pytest.raises(ValueError, match="disagree on the number of rows"):
+        vae.model(bits[:5], size=4)
+    with pytest.raises(ValueError, match="x=None and has nothing to encode"):
+        vae.guide()
+
+
+def test_save_and_load(tmp_path, vae, bits):
+    vae.name = "mine"
+    vae.save(tmp_path / "vae.safetensors")
+    again = VAE.load(tmp_path / "vae.safetensors")
+    assert again.name == "mine"
+    assert again.config == vae.config
+    assert torch.equal(again.encoder(bits).mean, vae.encoder(bits).mean)
+    assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]
+
+
+def test_load_refuses_what_is_no_vae(tmp_path, vae):
+    path = tmp_path / "vae.safetensors"
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        VAE.load(path)
+    vae.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"not a whole \.safetensors file"):
+        VAE.load(path)
+    save_tensors(path, {"a": torch.zeros(1)}, {})
+    with pytest.raises(ValueError, match="holds no VAE"):
+        VAE.load(path)
+
+
+def test_load_never_unpickles(tmp_path):
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("the file was unpickled",))
+
+    path = tmp_path / "vae.safetensors"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"not a whole \.safetensors file"):
+        VAE.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latent_dim": 4}, "do not fit the config"),
+        ({"heads": "joint"}, "do not fit the config"),
+        ({"likelihood": "poisson"}, "likelihood"),
+    ],
+)
+def test_load_refuses_a_changed_config(tmp_path, vae, change, message):
+    path = tmp_path / "vae.safetensors"
+    vae.save(path)
+    tensors, metadata = load_tensors(path)
+    config = {**json.loads(metadata["vae"]), **change}
+    save_tensors(path, tensors, {"vae": json.dumps(config)})
+    with pytest.raises(ValueError, match=message):
+        VAE.load(path)
+
+
+def test_save_needs_a_config(tmp_path, oracle):
+    with pytest.raises(ValueError, match="built from parts"):
+        oracle.vae().save(tmp_path / "vae.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, vae, monkeypatch):
+    path = tmp_path / "vae.safetensors"
+    vae.save(path)
+    before = path.read_bytes()
+
+    def full_disk(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        VAE.from_config(CONFIG, seed=1).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]
