@@ -14,6 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+# What typer returns for Ctrl-C; older ones raise Abort.
+_INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -140,16 +143,15 @@ def fit(
             f"{metrics['test']['rows']} to test on\n"
             f"{config.likelihood} likelihood, {config.reason}\n"
             f"{config.latent_dim} latents, {config.network} {widths} {config.activation}\n"
-            f"{result.stop_reason}, in {result.seconds:.0f} s at "
-            f"{result.rows_per_second:,.0f} rows/s; weights of epoch "
+            f"{result.stop_reason if result.finite else 'stopped early'}, in "
+            f"{result.seconds:.0f} s at {result.rows_per_second:,.0f} rows/s; weights of epoch "
             f"{metrics['fit']['best_epoch']} kept",
             highlight=False,
         )
         _print_metrics(console, metrics["test"])
         console.print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
     if not result.finite:
-        Console(stderr=True).print(f"ppl-vae: the fit stopped early: {result.stop_reason}")
-        raise typer.Exit(1)
+        _fail(f"the fit stopped early: {result.stop_reason}", code=1)
 
 
 @app.command()
@@ -255,9 +257,9 @@ def encode(
 def main() -> None:
     """Run the command line: 0 for success, 1 for a fit that broke off, 2 for bad input."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
     except typer.Abort:
-        _fail("interrupted; an unfinished fit goes on with --resume", code=1)
+        code = _INTERRUPTED
     except (ValueError, TypeError, OSError) as error:
         _fail(_one_line(error))
     except Exception as error:
@@ -265,6 +267,9 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         _fail(error.format_message())
+    if code == _INTERRUPTED:
+        _fail("interrupted; an unfinished fit goes on with --resume", code=1)
+    sys.exit(code)
 
 
 def _one_line(error: Exception) -> str:
@@ -327,8 +332,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     names = {
         "elbo": "ELBO",
-        "log_evidence": f"log p(x), {metrics['num_samples']} importance draws",
-        "independent": "baseline: independent entries",
+        "log_evidence": f"log p(x), {metrics['num_samples']} draws",
+        "independent": "independent entries",
     }
     for key, name in names.items():
         row = metrics[key]
@@ -337,8 +342,8 @@ def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     console.print(table)
     unsure = metrics["rows_with_pareto_k_above_0.7"]
     console.print(
-        f"Standard errors are over rows; importance sampling is {metrics['monte_carlo_error']:.2f} "
-        f"of log p(x)'s.\nPareto k-hat is above 0.7 on {unsure} rows"
+        f"Standard errors are over rows; that of importance sampling is "
+        f"{metrics['monte_carlo_error']:.3f}.\nPareto k-hat is above 0.7 on {unsure} rows"
         + (": what is said of these is a lower bound." if unsure else "."),
         highlight=False,
     )

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
-from .components.decoders import DECODERS
+from .components.decoders import DECODERS, Decoder
 from .components.encoders import ENCODERS
 from .components.networks import ACTIVATIONS, NETWORKS
 from .components.priors import PRIORS
@@ -169,7 +169,7 @@ class VAEConfig(BaseModel):
             defaults |= _location(to_float(x), likelihood, feature_names)
         return cls(**{**defaults, **choices})
 
-    def parts(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+    def parts(self) -> tuple[nn.Module, Decoder, nn.Module]:
         """Build the prior, the decoder and the encoder.
 
         Raises
@@ -181,14 +181,13 @@ class VAEConfig(BaseModel):
         common = {"activation": self.activation, "context_dim": self.context_dim}
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         in_shape = (2, *self.event_shape) if self.missing else self.event_shape
-        lie = {"center": self.center, "spread": self.spread}
+        lie: dict[str, Any] = {"center": self.center, "spread": self.spread}
         prior = PRIORS[self.prior](self.latent_dim)
         hidden = self.hidden if self.network == "conv" else self.hidden[::-1]
         decoder = DECODERS[self.likelihood](
             decoder_network((self.latent_dim,), hidden, self.event_shape, **common),
             self.event_shape,
-            **lie,
-            **self.likelihood_options,
+            **{**lie, **self.likelihood_options},
         )
         encoder = ENCODERS[self.guide](
             encoder_network(in_shape, self.hidden, **common),

@@ -14,7 +14,7 @@ from rich.text import Text
 
 
 class Progress:
-    """A bar on standard error that counts rows, and appears after two seconds.
+    """A bar on standard error that counts rows, and appears after two seconds on a terminal.
 
     Parameters
     ----------
@@ -32,6 +32,7 @@ class Progress:
     """
 
     def __init__(self, total: int, label: str = "fit", *, show: bool = True) -> None:
+        console = Console(stderr=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -39,9 +40,9 @@ class Progress:
             _SpeedColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
-            disable=not show,
+            disable=not show or not (console.is_interactive or console.is_jupyter),
         )
         self._task = self._bars.add_task(label, total=total, note="")
 

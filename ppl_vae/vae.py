@@ -11,6 +11,7 @@ import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from .components.decoders import Decoder
 from .config import VAEConfig
 from .files import load_tensors, save_tensors
 from .isolation import seeded
@@ -53,7 +54,7 @@ class VAE(nn.Module):
     """
 
     def __init__(
-        self, prior: nn.Module, decoder: nn.Module, encoder: nn.Module, *, name: str = "vae"
+        self, prior: nn.Module, decoder: Decoder, encoder: nn.Module, *, name: str = "vae"
     ) -> None:
         super().__init__()
         self.prior = prior
@@ -84,7 +85,7 @@ class VAE(nn.Module):
     @property
     def latent_dim(self) -> int:
         """The number of latents."""
-        return self.prior.latent_dim
+        return self.prior.latent_dim  # type: ignore[return-value]
 
     @property
     def missing(self) -> bool:

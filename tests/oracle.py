@@ -27,9 +27,7 @@ class LinearGaussian:
         cls, latent_dim: int, num_features: int, noise: float = 0.5, seed: int = 0
     ) -> LinearGaussian:
         generator = torch.Generator().manual_seed(seed)
-        columns = torch.randn(
-            num_features, latent_dim, generator=generator, dtype=torch.float64
-        )
+        columns = torch.randn(num_features, latent_dim, generator=generator, dtype=torch.float64)
         orthonormal = torch.linalg.qr(columns).Q
         sizes = torch.linspace(2.0, 1.0, latent_dim, dtype=torch.float64)
         bias = torch.randn(num_features, generator=generator, dtype=torch.float64)

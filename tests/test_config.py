@@ -31,9 +31,7 @@ def test_likelihood_is_the_narrowest_that_fits(x, likelihood, reason):
 def test_tables_are_centred_by_feature_and_images_over_all():
     scales = torch.tensor([1.0, 10.0, 100.0, 1.0, 2.0, 3.0])
     config = VAEConfig.for_data(UNIFORM * scales - 0.5)
-    torch.testing.assert_close(
-        torch.tensor(config.spread), (UNIFORM * scales).std(0, correction=0)
-    )
+    torch.testing.assert_close(torch.tensor(config.spread), (UNIFORM * scales).std(0, correction=0))
     image = VAEConfig.for_data(UNIFORM.reshape(50, 2, 3) * 3 - 1)
     assert isinstance(image.center, float)
 

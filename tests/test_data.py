@@ -1,12 +1,13 @@
-"""Tests of ppl_vae.data: named sets, file readers, splits and binarization."""
+"""Tests of ppl_vae.data: named sets, file readers and splits."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import os
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,19 +16,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
-from ppl_vae.data import Dataset, binarize, load_data, load_splits, to_float
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real data, described in its own README."""
-    places = [os.environ.get("PPL_VAE_DATA"), Path(__file__).parents[2] / "shared" / "data"]
-    for place in places:
-        if place and (Path(place) / "tabular").is_dir():
-            return Path(place)
-    pytest.skip("no real data: set PPL_VAE_DATA to the folder that holds it")
+from ppl_vae.data import Dataset, load_data, load_splits
 
 
 @pytest.fixture
@@ -483,9 +473,71 @@ def test_npz_labels_of_another_length_are_left(tmp_path: Path) -> None:
 
 
 def test_npz_with_several_arrays_lists_them(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", x_train=np.ones((4, 2)), x_test=np.ones((3, 2)))
-    with pytest.raises(ValueError, match=r"holds x_train \(4, 2\), x_test \(3, 2\); save one"):
+    np.savez(tmp_path / "a.npz", a=np.ones((4, 2)), b=np.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"holds a \(4, 2\), b \(3, 2\); save one array of rows"):
         load_data(tmp_path / "a.npz")
+
+
+KERAS: dict[str, np.ndarray] = {
+    "x_train": np.arange(6.0).reshape(3, 2),
+    "y_train": np.array([[5], [6], [7]]),
+    "x_test": np.array([[8.0, np.nan]]),
+    "y_test": np.array([4]),
+}
+
+
+def test_npz_keeps_its_own_split(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **KERAS)
+    train, test = load_splits(tmp_path / "a.npz", test_fraction=0.9)
+    assert train.x.tolist() == KERAS["x_train"].tolist()
+    assert test.x[0, 0] == 8
+    assert test.x.isnan().sum() == 1
+    assert train.labels is not None
+    assert train.labels.tolist() == [5, 6, 7]
+    assert test.labels is not None
+    assert test.labels.tolist() == [4]
+
+
+def test_npz_with_its_own_split_is_joined(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **KERAS)
+    whole = load_data(tmp_path / "a.npz", None)
+    assert whole.x[:, 0].tolist() == [0, 2, 4, 8]
+    assert whole.labels is not None
+    assert whole.labels.tolist() == [5, 6, 7, 4]
+    assert "x_train in" in whole.source
+    assert "x_test in" in whole.source
+
+
+def test_npz_with_its_own_split_in_capitals_and_without_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X_train=np.ones((3, 2)), X_test=np.zeros((1, 2)))
+    test = load_data(tmp_path / "a.npz", "test")
+    assert test.x.tolist() == [[0, 0]]
+    assert test.labels is None
+
+
+def test_images_of_npz_with_its_own_split_are_resized(tmp_path: Path) -> None:
+    images = np.ones((3, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images[:1])
+    train, test = load_splits(tmp_path / "a.npz", image_size=4)
+    assert (train.x.shape, test.x.shape) == ((3, 4, 4), (1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "message"),
+    [
+        ("x_test", np.ones((1, 3)), r"rows of \(2,\) .*x_train, but of \(3,\) .*x_test; save both"),
+        ("x_test", np.array([[1, np.inf]]), r"x_test in .* infinite .* row 0, entry \(1,\)"),
+        ("x_train", np.array([[1, np.nan]]), "x_train in .* columns without a single value: '1'"),
+        ("x_train", np.ones(3), r"x_train in .* has shape \(3,\), but needs rows and features"),
+        ("x_test", np.ones((0, 2)), r"x_test in .* is empty: its shape is \(0, 2\)"),
+    ],
+)
+def test_unusable_part_of_npz_is_named(
+    tmp_path: Path, part: str, array: np.ndarray, message: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **{**KERAS, part: array})
+    with pytest.raises(ValueError, match=message):
+        load_splits(tmp_path / "a.npz")
 
 
 def test_empty_npz_is_explained(tmp_path: Path) -> None:
@@ -651,6 +703,13 @@ def test_dropped_column_is_left_out(tmp_path: Path, drop: Any) -> None:
         ),
         ("a,b,c\nx,1,y\n", {}, r"columns 'a', 'c': 'x' in line 2 .*drop=\[\.\.\.\] \(--drop\)"),
         ("a,a\n1,2\n", {}, "'a' in line 1 of column '0' .a header needs distinct names"),
+        (
+            "a;b\n1;2\n1;NA\n1;-5,5\n1;,5e3 \n1;6\n",
+            {},
+            "decimal commas in columns 'b': '-5,5' in line 4 .*are not read, write decimal points",
+        ),
+        ("a;b\n5,5;x\n1,2;y\n", {"label": "b"}, "decimal commas in columns 'a': '5,5' in line 2"),
+        ("a;b\n1;5,5\n1;1,5,2\n", {}, "has text in columns 'b': '5,5' in line 2"),
         ("a,b\n1,\n2,NA\n", {}, r"columns without a single value: 'b'.*drop= \(--drop\)"),
         ("a,b\n1,2\n3,4,5\n", {}, "ragged: line 3 has 3 cells, the first has 2"),
         ("a,b\n1,2\n3\n", {}, "ragged: line 3 has 1 cells, the first has 2"),
@@ -673,6 +732,12 @@ def test_unusable_table_is_explained(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         table(tmp_path, text, **options)
+
+
+def test_decimal_commas_among_labels_are_text(tmp_path: Path) -> None:
+    data = table(tmp_path, "a;b\n1;5,5\n2;6\n", label="b")
+    assert data.labels is not None
+    assert data.labels.tolist() == ["5,5", "6"]
 
 
 def test_table_in_another_encoding(tmp_path: Path) -> None:
@@ -818,125 +883,10 @@ def test_folder_without_images(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
-def test_to_float_scales_bytes() -> None:
-    x = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(to_float(x), torch.arange(256) / 255)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool])
-def test_to_float_casts_any_other_dtype(dtype: torch.dtype) -> None:
-    assert torch.equal(to_float(torch.tensor([0, 1], dtype=dtype)), torch.tensor([0.0, 1.0]))
-
-
-def test_to_float_takes_a_dtype() -> None:
-    assert to_float(torch.ones(2, dtype=torch.uint8), torch.float64).dtype == torch.float64
-
-
-def test_to_float_leaves_its_input() -> None:
-    x = torch.full((3,), 2.0)
-    assert torch.equal(to_float(x), x)
-
-
-PIXELS = torch.arange(256, dtype=torch.uint8).repeat(2000, 1)
-BYTES_AND_FLOATS = pytest.mark.parametrize("x", [PIXELS, PIXELS / 255], ids=["bytes", "floats"])
-
-
-@BYTES_AND_FLOATS
-@pytest.mark.parametrize("method", ["static", "dynamic"])
-def test_drawn_pixels_have_the_right_probability(x: Tensor, method: Any) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        drawn = binarize(x, method)
-    p = to_float(PIXELS[0])
-    # 4 cases x 254 levels, exact binomial tails: without fixed seeds, 1 false alarm in 9800 runs.
-    assert ((drawn.mean(0) - p).abs() <= 5.5 * (p * (1 - p) / len(x)).sqrt()).all()
-
-
-@BYTES_AND_FLOATS
-@pytest.mark.parametrize("method", ["static", "dynamic", "threshold"])
-def test_binarized_values_are_zero_or_one(x: Tensor, method: Any) -> None:
-    with torch.random.fork_rng():
-        drawn = binarize(x, method)
-    assert drawn.dtype == torch.float32
-    assert drawn.unique().tolist() == [0, 1]
-
-
-@BYTES_AND_FLOATS
-def test_threshold_is_at_one_half(x: Tensor) -> None:
-    assert torch.equal(binarize(x, "threshold"), (PIXELS > 127).float())
-
-
-@BYTES_AND_FLOATS
-def test_none_is_to_float(x: Tensor) -> None:
-    assert torch.equal(binarize(x, "none"), to_float(x))
-
-
-def test_static_repeats_for_the_same_seed() -> None:
-    assert torch.equal(binarize(PIXELS, "static", seed=3), binarize(PIXELS, "static", seed=3))
-
-
-def test_static_differs_between_seeds() -> None:
-    assert not torch.equal(binarize(PIXELS, "static"), binarize(PIXELS, "static", seed=3))
-
-
-def test_static_is_the_same_for_bytes_and_floats() -> None:
-    assert torch.equal(binarize(PIXELS, "static"), binarize(PIXELS / 255, "static", seed=0))
-
-
-def test_static_leaves_the_global_random_state_alone() -> None:
-    state = torch.get_rng_state()
-    binarize(PIXELS, "static", seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@BYTES_AND_FLOATS
-def test_dynamic_draws_afresh(x: Tensor) -> None:
-    with torch.random.fork_rng():
-        assert not torch.equal(binarize(x, "dynamic"), binarize(x, "dynamic"))
-
-
-@BYTES_AND_FLOATS
-def test_dynamic_follows_the_global_seed(x: Tensor) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        first = binarize(x, "dynamic")
-        torch.manual_seed(1)
-        assert torch.equal(first, binarize(x, "dynamic"))
-
-
-@pytest.mark.parametrize("method", ["none", "static", "dynamic", "threshold"])
-def test_missing_pixels_stay_missing(method: Any) -> None:
-    with torch.random.fork_rng():
-        drawn = binarize(torch.tensor([0.0, float("nan"), 1.0]), method)
-    assert drawn.isnan().tolist() == [False, True, False]
-    assert drawn[[0, 2]].tolist() == [0, 1]
-
-
-def test_nothing_but_missing_pixels() -> None:
-    assert binarize(torch.full((3,), float("nan")), "static").isnan().all()
-
-
-def test_no_rows_are_no_error() -> None:
-    assert binarize(torch.empty(0, 4), "static").shape == (0, 4)
-
-
-def test_binarize_keeps_a_float_dtype() -> None:
-    assert binarize(torch.ones(2, dtype=torch.float64), "static").dtype == torch.float64
-
-
-@pytest.mark.parametrize("method", ["static", "dynamic", "threshold"])
-@pytest.mark.parametrize("bad", [-0.5, 255.0])
-@pytest.mark.parametrize("other", [0.5, float("nan")])
-def test_values_outside_the_unit_interval(method: Any, bad: float, other: float) -> None:
-    with pytest.raises(ValueError, match=r"x ranges from .*probabilities in \[0, 1\]; pass inten"):
-        binarize(torch.tensor([bad, other]), method)
-
-
-def test_unknown_method_lists_the_accepted() -> None:
-    with pytest.raises(ValueError, match="'otsu'; accepted are none, static, dynamic, threshold"):
-        binarize(PIXELS, "otsu")  # type: ignore[arg-type]
-
-
-def test_dynamic_takes_no_seed() -> None:
-    with pytest.raises(ValueError, match="seed=0 was given to method='dynamic'"):
-        binarize(PIXELS, "dynamic", seed=0)
+def test_heavy_libraries_wait_until_they_are_needed() -> None:
+    code = (
+        "import sys, ppl_vae.data; "
+        "print(sorted({'torchvision', 'pandas', 'sklearn', 'scipy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -28,9 +28,7 @@ def test_joint_head_with_the_same_weights_gives_the_same_numbers(dtype):
     joint = NormalEncoder(network, 5, heads="joint").to(dtype)
     nn.init.normal_(separate.scale_head.weight)
     with torch.no_grad():
-        joint.head.weight.copy_(
-            torch.cat([separate.loc_head.weight, separate.scale_head.weight])
-        )
+        joint.head.weight.copy_(torch.cat([separate.loc_head.weight, separate.scale_head.weight]))
         joint.head.bias.copy_(torch.cat([separate.loc_head.bias, separate.scale_head.bias]))
     x = torch.randn(100, 64, dtype=dtype)
     one, two = joint(x).base_dist, separate(x).base_dist

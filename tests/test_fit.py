@@ -179,7 +179,7 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch):
     options = {"epochs": 6, "validation": 0.2, "binarize": "dynamic", "progress": False}
     expected = fit(whole, bits[:400], **options)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     import ppl_vae.inference.fit as module
@@ -190,10 +190,10 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch):
     def stop_after_three(*args, **kwargs):
         saved(*args, **kwargs)
         if len(kwargs["history"]["train_loss"]) == 3:
-            raise Stop
+            raise StopError
 
     monkeypatch.setattr(module, "save_checkpoint", stop_after_three)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         fit(small(bits), bits[:400], checkpoint_dir=tmp_path, **options)
     monkeypatch.undo()
 
@@ -215,7 +215,11 @@ def test_resume_refuses_another_fit(bits, tmp_path):
 
 def test_resume_without_a_checkpoint_starts(bits, tmp_path):
     result = fit(
-        small(bits), bits[:100], epochs=1, checkpoint_dir=tmp_path / "new", resume=True,
+        small(bits),
+        bits[:100],
+        epochs=1,
+        checkpoint_dir=tmp_path / "new",
+        resume=True,
         progress=False,
     )
     assert result.history.sizes["epoch"] == 1
@@ -243,8 +247,9 @@ def test_other_objectives(bits):
 
 def test_missing_entries(digits):
     table = digits.flatten(1)[:200, 18:23] * 3 - 1
-    x = torch.where(torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) < 0.1,
-                    torch.nan, table)
+    x = torch.where(
+        torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) < 0.1, torch.nan, table
+    )
     vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
     result = fit(vae, x, epochs=10, validation=0.2, progress=False)
     assert result.history.train_loss[-1] < result.history.train_loss[0]

@@ -82,9 +82,7 @@ def test_condition_replaces_the_argument(vae, bits):
     torch.manual_seed(3)
     given = poutine.trace(vae.model).get_trace(bits[:5]).log_prob_sum()
     torch.manual_seed(3)
-    torch.testing.assert_close(
-        poutine.trace(conditioned).get_trace(size=5).log_prob_sum(), given
-    )
+    torch.testing.assert_close(poutine.trace(conditioned).get_trace(size=5).log_prob_sum(), given)
 
 
 def test_parts_of_a_larger_model(vae, bits):
@@ -194,7 +192,7 @@ def test_bad_rows_are_refused(vae, x, message):
 
 def test_negative_counts_are_refused():
     config = VAEConfig(event_shape=(3,), latent_dim=2, hidden=(4,), likelihood="negative_binomial")
-    with pytest.raises(ValueError, match="values such as -1.*whole numbers of at least 0"):
+    with pytest.raises(ValueError, match=r"values such as -1.*whole numbers of at least 0"):
         VAE.from_config(config).check(torch.tensor([[1.0, 2.0, -1.0]]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["ENCODERS", "NormalEncoder"]
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -51,8 +52,8 @@ class NormalEncoder(nn.Module):
     Raises
     ------
     ValueError
-        If ``scale`` or ``heads`` is unknown, or the network does not say how many features it
-        returns.
+        If ``scale`` or ``heads`` is unknown, the network does not say how many features it
+        returns, or ``missing`` is true and it does not say what shape it reads.
 
     Examples
     --------
@@ -77,30 +78,36 @@ class NormalEncoder(nn.Module):
         missing: bool = False,
     ) -> None:
         super().__init__()
-        features = [m.out_features for m in network.modules() if hasattr(m, "out_features")]
+        features: list[Any] = [
+            m.out_features for m in network.modules() if hasattr(m, "out_features")
+        ]
         if not features:
             raise ValueError(
                 "network does not say how many features it returns; set network.out_features"
             )
-        # modules() lists the network itself first: its own word counts before its layers'.
-        width = network.out_features if hasattr(network, "out_features") else features[-1]
+        width: int = getattr(network, "out_features", features[-1])
+        if missing and not hasattr(network, "in_shape"):
+            raise ValueError(
+                "missing=True needs a network that says in_shape, (2, *event): MLP or ConvEncoder"
+            )
         self.network = network
         self.latent_dim = latent_dim
         self.heads = heads
         self.missing = missing
+        self._mask_dim = -len(getattr(network, "in_shape", ()))
         self.scale = Scale(scale)
         if heads == "separate":
             self.loc_head = nn.Linear(width, latent_dim)
             self.scale_head = nn.Linear(width, latent_dim)
-            raw = self.scale_head.weight, self.scale_head.bias
+            raw_weight, raw_bias = self.scale_head.weight.data, self.scale_head.bias.data
         elif heads == "joint":
             self.head = nn.Linear(width, 2 * latent_dim)
-            raw = self.head.weight[latent_dim:], self.head.bias[latent_dim:]
+            raw_weight = self.head.weight.data[latent_dim:]
+            raw_bias = self.head.bias.data[latent_dim:]
         else:
             raise ValueError(f"heads is {heads!r}; accepted are 'separate', 'joint'")
-        with torch.no_grad():
-            raw[0].zero_()
-            raw[1].fill_(self.scale.inverse(1.0))
+        raw_weight.zero_()
+        raw_bias.fill_(self.scale.inverse(1.0))
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
         self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
 
@@ -109,8 +116,7 @@ class NormalEncoder(nn.Module):
         x = (x - self.center) / self.spread
         if self.missing:
             observed = ~x.isnan()
-            event_dim = len(self.network.in_shape) - 1
-            x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=-event_dim - 1)
+            x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=self._mask_dim)
         features = self.network(x) if context is None else self.network(x, context)
         if self.heads == "joint":
             loc, raw = self.head(features).chunk(2, dim=-1)

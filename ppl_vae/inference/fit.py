@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
@@ -69,7 +69,7 @@ def fit(
     validation: Tensor | tuple[Tensor, Tensor] | float | None = None,
     epochs: int = 100,
     batch_size: int | None = None,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     schedule: str = "one_cycle",
     max_gradient_norm: float = 100.0,
     patience: int | None = None,
@@ -195,7 +195,13 @@ def fit(
     validation_rows = _Rows(vae, *held_out, "none") if held_out else None
     checkpoint = Path(checkpoint_dir) if checkpoint_dir is not None else None
     was_training = vae.training
-    with isolated(seed), Progress(epochs * len(rows), show=progress) as bar:
+    with (
+        isolated(seed),
+        warnings.catch_warnings(),
+        Progress(epochs * len(rows), show=progress) as bar,
+    ):
+        # The guard below says more.
+        warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
         loop = _Loop(vae, objective, fabric, max_gradient_norm)
         if checkpoint and resume:
             saved = load_checkpoint(checkpoint, settings=settings)
@@ -238,7 +244,7 @@ class _NotFiniteError(ArithmeticError):
 class _Loss(nn.Module):
     """Minus the ELBO of a batch, nats per row, as the forward pass that Fabric wraps."""
 
-    def __init__(self, vae: VAE, objective: ELBO) -> None:
+    def __init__(self, vae: VAE, objective: Any) -> None:
         super().__init__()
         self.vae = vae
         self.objective = objective
@@ -272,7 +278,7 @@ class _Rows:
 class _Loop:
     """The state of a fit, and how one epoch changes it."""
 
-    def __init__(self, vae: VAE, objective: ELBO, fabric: Fabric, max_gradient_norm: float) -> None:
+    def __init__(self, vae: VAE, objective: Any, fabric: Fabric, max_gradient_norm: float) -> None:
         self.vae = vae
         self.objective = objective
         self.fabric = fabric
@@ -398,9 +404,10 @@ class _Loop:
             cause = f"a learning rate of {rate:.2g} is likely too high; try a tenth of it"
         else:
             cause = "a row may lie far from all others; look for outliers in x"
+        kept = f"after epoch {self.best_epoch + 1}" if self.epoch else "that it started with"
         return (
             f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch + 1}, "
-            f"step {step + 1}: {cause}. The weights are those after epoch {self.best_epoch + 1}"
+            f"step {step + 1}: {cause}. The weights are those {kept}"
         )
 
 
@@ -474,7 +481,7 @@ def _hold_out(
         x, context = x[kept], None if context is None else context[kept]
     else:
         held_out = validation if isinstance(validation, tuple) else (validation, None)
-        _check_rows(vae, *held_out, binarize, name="validation")
+        _check_rows(vae, held_out[0], held_out[1], binarize, name="validation")
     once = "static" if binarize == "dynamic" else binarize
     if once != "none":
         bits = binarized(held_out[0], once, seed=seed if once == "static" else None)

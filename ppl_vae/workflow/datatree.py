@@ -168,7 +168,7 @@ def to_datatree(
     return tree
 
 
-def write_datatree(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
+def write_datatree(tree: xr.DataTree | xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a DataTree, or a Dataset, to one compressed netCDF file, whole or not at all.
 
     Raises

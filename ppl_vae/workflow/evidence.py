@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["independent_log_prob", "log_evidence", "smoothed_tail_index"]
+__all__ = [
+    "average_weight",
+    "evidence_dataset",
+    "independent_log_prob",
+    "log_evidence",
+    "smoothed_tail_index",
+]
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +22,7 @@ from torch import Tensor
 from ..components.decoders import Decoder
 from ..rows import to_float
 from ..vae import VAE
-from .posterior import Draws, map_draws
+from .posterior import map_draws
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,18 +34,20 @@ def log_evidence(
     *,
     context: Tensor | None = None,
     method: str = "importance",
-    num_samples: int = 1000,
+    num_samples: int | None = None,
+    num_temperatures: int | None = None,
     seed: int = 0,
     chunk_rows: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    r"""Estimate log p(x) of each row by importance sampling from the encoder.
+    r"""Estimate log p(x) of each row by importance sampling from the encoder, or by annealing.
 
     .. math:: \log p(x) \approx \log \frac{1}{S} \sum_{s=1}^S
         \frac{p(x, z_s)}{q(z_s \mid x)}, \quad z_s \sim q(z \mid x)
 
     On average the estimate is a lower bound, which rises to log p(x) with the number of draws;
-    where Pareto k-hat is above 0.7 it may be far below, whatever its standard error says.
+    where Pareto k-hat is above 0.7 it may be far below, whatever its standard error says. There
+    annealed importance sampling is the method to use: some hundred times the work for a draw.
 
     Parameters
     ----------
@@ -49,9 +58,12 @@ def log_evidence(
     context
         Shape ``(row, context)``, for a conditional VAE.
     method
-        ``"importance"``.
+        ``"importance"``, or ``"ais"``: :func:`~ppl_vae.workflow.annealing.anneal`, which
+        has more options.
     num_samples
-        Draws for each row.
+        Draws for each row; by default 1000, or 16 chains of annealing.
+    num_temperatures
+        Of annealing; 100 by default.
     seed, chunk_rows
         As in :func:`~ppl_vae.sample_posterior`.
     progress
@@ -62,7 +74,7 @@ def log_evidence(
     xarray.Dataset
         Over ``row``, in nats: ``log_evidence``; ``standard_error``, by the delta method; ``elbo``,
         the mean of the log-weights. And ``pareto_k``, the tail index of the weights; it is 0 where
-        all weights are equal, as they are when q(z|x) is exact.
+        all weights are equal, as they are when q(z|x) is exact, and NaN for fewer than 25 chains.
 
     Raises
     ------
@@ -82,10 +94,27 @@ def log_evidence(
     >>> bool((evidence.log_evidence > evidence.elbo).all())
     True
     """
-    import xarray as xr
+    if method == "ais":
+        from .annealing import anneal
 
+        return anneal(
+            vae,
+            x,
+            context=context,
+            num_chains=16 if num_samples is None else num_samples,
+            num_temperatures=100 if num_temperatures is None else num_temperatures,
+            seed=seed,
+            chunk_rows=chunk_rows,
+            progress=progress,
+        )
     if method != "importance":
-        raise ValueError(f"method is {method!r}; accepted is 'importance'")
+        raise ValueError(f"method is {method!r}; accepted are 'importance', 'ais'")
+    if num_temperatures is not None:
+        raise ValueError(
+            f"num_temperatures={num_temperatures} was given to method='importance', which has "
+            "none; leave it out, or use method='ais'"
+        )
+    num_samples = 1000 if num_samples is None else num_samples
     if num_samples < 25:
         raise ValueError(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
@@ -95,32 +124,43 @@ def log_evidence(
         vae,
         x,
         context,
-        _importance,
+        lambda draws: average_weight(draws.log_weight),
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
         label="evidence",
         progress=progress,
     )
+    return evidence_dataset(arrays, method=method, num_samples=num_samples, seed=seed)
+
+
+def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int) -> xr.Dataset:
+    """Arrays over rows, in nats but for ``pareto_k``, as a Dataset that says how they came about."""
+    import xarray as xr
+
     units = {name: {} if name == "pareto_k" else {"unit": "nats"} for name in arrays}
     return xr.Dataset(
         {name: ("row", values, units[name]) for name, values in arrays.items()},
-        coords={"row": range(len(x))},
-        attrs={"method": method, "num_samples": num_samples, "seed": seed},
+        coords={"row": range(len(arrays["log_evidence"]))},
+        attrs=attrs,
     )
 
 
-def _importance(draws: Draws) -> dict[str, Tensor]:
-    log_weight = draws.log_weight.double()  # (draw, row)
+def average_weight(log_weight: Tensor) -> dict[str, Tensor]:
+    """What weights of shape ``(draw, row)`` say of each row's log p(x); k is NaN below 25 draws."""
+    log_weight = log_weight.double()
     size = len(log_weight)
     total = log_weight.logsumexp(0)
     share = (log_weight - total).exp()  # (draw, row), sums to one over draws
     # Var(mean weight) / (mean weight)^2, with the shares' mean being 1 / size.
     variance = (share - 1 / size).square().sum(0) * size / (size - 1)
+    few = np.full(log_weight.shape[1], np.nan)
     return {
         "log_evidence": total - math.log(size),
         "standard_error": variance.sqrt(),
-        "pareto_k": torch.as_tensor(smoothed_tail_index(log_weight.T.cpu().numpy())),
+        "pareto_k": torch.as_tensor(
+            few if size < 25 else smoothed_tail_index(log_weight.T.cpu().numpy())
+        ),
         "elbo": log_weight.mean(0),
     }
 

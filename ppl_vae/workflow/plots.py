@@ -33,7 +33,7 @@ def plot_losses(history: xr.Dataset) -> Figure:
     history
         ``FitResult.history``.
     """
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = _single(6.4, 3.6)
     for colour, (name, label) in zip(
         _COLOURS,
         {"train_loss": "training", "validation_loss": "validation"}.items(),
@@ -43,8 +43,10 @@ def plot_losses(history: xr.Dataset) -> Figure:
             axes.plot(history.epoch, history[name], color=colour, label=label)
     best = history.attrs["best_epoch"]
     axes.axvline(best, color="0.6", linestyle=":", label=f"weights kept (epoch {best})")
-    losses = np.concatenate([history[k] for k in ("train_loss", "validation_loss") if k in history])
     if len(history.epoch) > 4:
+        losses = np.concatenate(
+            [history[k] for k in ("train_loss", "validation_loss") if k in history]
+        )
         # The first epochs' losses would flatten the rest of the curve.
         low, high = losses.min(), np.quantile(losses, 0.9)
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -90,7 +92,7 @@ def plot_reconstructions(
     }
     if len(vae.event_shape) == 1:
         return _table_panels(vae, panels)
-    figure, grid = _figure(0.9 * len(x) + 1.0, 3.0, rows=3, columns=len(x), square=True)
+    figure, grid = _image_grid(3, len(x), 0.9, margin=1.0)
     for axes_row, (label, images) in zip(grid, panels.items(), strict=True):
         top = images.max() if label == "its spread" else 1.0
         for axes, image in zip(axes_row, images, strict=True):
@@ -118,13 +120,13 @@ def plot_draws(
     with evaluating(vae, seed):
         like = next(vae.parameters())
         given = None if context is None else context.to(like).expand(num_rows, -1)
-        z = vae.prior(given).sample(() if given is not None else (num_rows,))
+        z = vae.prior(given).expand((num_rows,)).sample()
         means = vae.decoder(z, given).mean.cpu().numpy()
     if len(vae.event_shape) == 1:
         return _table_panels(vae, {"draws from the prior": means})
     columns = int(np.ceil(np.sqrt(num_rows)))
     lines = int(np.ceil(num_rows / columns))
-    figure, grid = _figure(0.7 * columns, 0.7 * lines, rows=lines, columns=columns, square=True)
+    figure, grid = _image_grid(lines, columns, 0.7)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, means, strict=False):
@@ -160,7 +162,7 @@ def plot_latents(
     x = x[:max_rows]
     context = None if context is None else context[:max_rows]
     means = posterior_means(vae, x, context)
-    figure, axes = _figure(6.0, 5.4)
+    figure, axes = _single(6.0, 5.4)
     if vae.latent_dim > 2:
         from sklearn.decomposition import PCA
 
@@ -181,8 +183,16 @@ def plot_latents(
         kinds = [None]
     for i, kind in enumerate(kinds):
         chosen = means if kind is None else means[values == kind]
-        style = {"color": _COLOURS[i % 7], "marker": _MARKERS[i // 7 % 4]}
-        axes.scatter(*chosen.T, s=14, alpha=0.75, linewidths=0, label=kind, **style)
+        axes.scatter(
+            chosen[:, 0],
+            chosen[:, 1],
+            s=14,
+            alpha=0.75,
+            linewidths=0,
+            label=kind,
+            color=_COLOURS[i % 7],
+            marker=_MARKERS[i // 7 % 4],
+        )
     if kinds != [None]:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
     axes.set(xlabel=names[0], ylabel=names[1])
@@ -203,20 +213,28 @@ def posterior_means(vae: VAE, x: Tensor, context: Tensor | None = None) -> np.nd
 
 
 def _figure(
-    width: float, height: float, *, rows: int = 1, columns: int = 1, square: bool = False
-) -> tuple[Figure, Any]:
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its grid of axes, shape ``(rows, columns)``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not through pyplot, which would keep every figure alive and choose a window for it.
     figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=not square)
-    if not square:
-        axes.spines[["top", "right"]].set_visible(False)
-    else:
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _single(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, ((axes,),) = _figure(width, height)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _image_grid(rows: int, columns: int, size: float, margin: float = 0.0) -> tuple[Figure, Any]:
+    figure, grid = _figure(size * columns + margin, size * rows, rows=rows, columns=columns)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure, grid
 
 
 def _show_image(axes: Axes, image: np.ndarray, top: float) -> None:
@@ -239,8 +257,8 @@ def _table_panels(vae: VAE, panels: dict[str, np.ndarray]) -> Figure:
     }
     data = np.concatenate([values for label, values in scaled.items() if label != "its spread"])
     low, high = np.nanmin(data), np.nanmax(data)
-    figure, grid = _figure(3.4 * len(panels) + 1.2, 3.6, columns=len(panels), square=True)
-    for axes, (label, values) in zip(np.atleast_1d(grid), scaled.items(), strict=True):
+    figure, grid = _figure(3.4 * len(panels) + 1.2, 3.6, columns=len(panels))
+    for axes, (label, values) in zip(grid[0], scaled.items(), strict=True):
         limits = {} if label == "its spread" else {"vmin": low, "vmax": high}
         picture = axes.imshow(
             values, aspect="auto", cmap="cividis", interpolation="nearest", **limits

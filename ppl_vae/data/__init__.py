@@ -1,0 +1,8 @@
+"""Named data sets and file readers: digits, image sets, arrays, tables and folders as tensors."""
+
+from __future__ import annotations
+
+__all__ = ["Dataset", "load_data", "load_splits"]
+
+from .dataset import Dataset
+from .load import load_data, load_splits

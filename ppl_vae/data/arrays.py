@@ -1,0 +1,121 @@
+"""Arrays in .npy and .npz files: dense, sparse in the form of scipy, or split beforehand."""
+
+from __future__ import annotations
+
+__all__ = ["ARRAYS", "read_array"]
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import Dataset, Split, channels_first, checked
+
+ARRAYS = (".npy", ".npz")
+
+
+def read_array(path: Path) -> dict[Split, Dataset]:
+    """Read train and test rows where the file splits them, else all rows, under None.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or holds several arrays that could be the rows, Python objects, text
+        or infinite values.
+    """
+    arrays = _load(path)
+    keys = {key.lower(): key for key in arrays}
+    if {"x_train", "x_test"} <= keys.keys():
+        train, test = (
+            _dataset(arrays[keys[f"x_{part}"]], arrays, keys.get(f"y_{part}", ""), path, part)
+            for part in ("train", "test")
+        )
+        shapes = [f"{tuple(data.x.shape[1:])} {data.x.dtype}" for data in (train, test)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"{path} has rows of {shapes[0]} in x_train, but of {shapes[1]} in x_test; save "
+                "both with one shape and dtype"
+            )
+        return {"train": checked(train), "test": checked(test, partly=True)}
+    if {"data", "indices", "indptr", "shape"} <= arrays.keys():
+        rows = _dense(arrays, path)
+    else:
+        named = [key for key in arrays if key.lower() in ("x", "images", "data")]
+        found = named or [k for k, a in arrays.items() if a.ndim > 1 and a.dtype.kind in "biuf"]
+        found = found or list(arrays)
+        if len(found) != 1:
+            shapes = [f"{key} {arrays[key].shape}" for key in found]
+            raise ValueError(
+                f"{path} holds {', '.join(shapes) or 'no arrays'}; save one array of rows, under "
+                "the name x, or two, under x_train and x_test"
+            )
+        rows = arrays[found[0]]
+    return {None: checked(_dataset(rows, arrays, "y labels label targets", path))}
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    # Opened here, because numpy leaves a damaged archive open.
+    with path.open("rb") as file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        except Exception as error:  # damage surfaces as errors of zip, zlib, tokenize and more
+            what = "is truncated or not a NumPy file"
+            if "Object arrays" in str(error):
+                what = "holds Python objects, which are not read"
+            raise ValueError(
+                f"{path} {what} ({error}); save it again with numpy.save or numpy.savez"
+            ) from error
+
+
+def _dataset(
+    rows: np.ndarray, arrays: dict[str, np.ndarray], label_keys: str, path: Path, part: str = ""
+) -> Dataset:
+    source = f"x_{part} in {path}" if part else str(path)
+    x = _to_rows(rows, source)
+
+    def vector(keys: str, size: int, kinds: str) -> np.ndarray | None:
+        # Keras saves some labels as a column, of shape (row, 1).
+        found = (arrays[key] for key in keys.split() if key in arrays)
+        fits = (a for a in found if a.shape in ((size,), (size, 1)) and a.dtype.kind in kinds)
+        return next((a.reshape(size) for a in fits), None)
+
+    labels = vector(label_keys, len(x), "biuU")
+    meanings = arrays.get("label_names")
+    if labels is not None and labels.dtype.kind != "U":
+        labels = labels.astype(np.int64)
+        if meanings is not None and labels.min() >= 0 and labels.max() < len(meanings):
+            labels = meanings[labels]
+    names = vector("feature_names features genes columns", x.shape[1], "U") if x.ndim == 2 else None
+    features = None if names is None else tuple(names.tolist())
+    return Dataset(path.stem, x, labels, features, source)
+
+
+def _dense(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
+    from scipy import sparse
+
+    form = arrays["format"].item().decode() if "format" in arrays else "csr"
+    if form not in ("csr", "csc"):
+        raise ValueError(f"{path} is a sparse matrix in form {form!r}; save it as csr or csc")
+    triple = (arrays["data"], arrays["indices"], arrays["indptr"])
+    try:
+        matrix = getattr(sparse, f"{form}_matrix")(triple, shape=tuple(arrays["shape"]))
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a consistent sparse matrix ({error})") from error
+    return matrix.toarray()
+
+
+def _to_rows(array: np.ndarray, source: str) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{source} has dtype {array.dtype}; accepted are real numbers and bool")
+    if array.ndim < 2:
+        hint = "; reshape it to (rows, 1)" if array.ndim else ""
+        raise ValueError(f"{source} has shape {array.shape}, but needs rows and features{hint}")
+    if array.size == 0:
+        raise ValueError(f"{source} is empty: its shape is {array.shape}")
+    if array.ndim == 2 or array.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is reported
+            array = array.astype(np.float32)
+    return channels_first(torch.from_numpy(np.ascontiguousarray(array))).contiguous()

@@ -1,0 +1,108 @@
+"""The data set: rows with labels and names, and what every reader does to them."""
+
+from __future__ import annotations
+
+__all__ = ["Dataset", "Split", "abbreviated", "channels_first", "checked", "resized"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+Split = Literal["train", "test"] | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Rows of data, with what is known about them.
+
+    Attributes
+    ----------
+    name
+        ``"digits"``, a torchvision set in lower case, or the stem of the file.
+    x
+        Shape ``(row, *event)``. ``uint8`` holds pixel intensities 0 to 255; all else is
+        ``float32``, in which a missing entry is NaN. Gray images have event ``(H, W)``, colour
+        images ``(3, H, W)``.
+    labels
+        Shape ``(row,)``, integers or strings; None where there are none.
+    feature_names
+        One name for each entry of a one-dimensional event, where they are known.
+    source
+        One line: where the rows came from.
+    """
+
+    name: str
+    x: Tensor
+    labels: np.ndarray | None
+    feature_names: tuple[str, ...] | None
+    source: str
+
+    def __repr__(self) -> str:
+        labels = "None" if self.labels is None else f"{len(np.unique(self.labels))} distinct"
+        return f"Dataset({self.name!r}, x={tuple(self.x.shape)} {self.x.dtype}, labels={labels})"
+
+
+def checked(data: Dataset, lines: Sequence[int] = (), *, partly: bool = False) -> Dataset:
+    """Give the data back, unless an entry is infinite or a whole feature missing.
+
+    Parameters
+    ----------
+    data
+        What was read.
+    lines
+        Of each row of a table, its line in the file.
+    partly
+        More rows were checked before these, so that a feature may be missing in all of these.
+    """
+    infinite = data.x.isinf().nonzero()
+    if len(infinite):
+        row, *rest = infinite[0].tolist()
+        where = f"row {row}, entry {tuple(rest)}"
+        if lines and data.feature_names:
+            where = f"line {lines[row]}, column {data.feature_names[rest[0]]!r}"
+        raise ValueError(
+            f"{data.source} has {len(infinite)} infinite entries (or too large for float32), the "
+            f"first in {where}; write a missing entry as NaN, and rescale large ones"
+        )
+    if (
+        data.x.ndim == 2
+        and not partly
+        and (gone := data.x.isnan().all(0).nonzero().flatten().tolist())
+    ):
+        names = [data.feature_names[i] if data.feature_names else str(i) for i in gone]
+        raise ValueError(
+            f"{data.source} has columns without a single value: {abbreviated(names)}; "
+            "remove them, or leave them out of a table with drop= (--drop)"
+        )
+    return data
+
+
+def resized(data: Dataset, image_size: int | None) -> Dataset:
+    """Resize the shorter side of images to ``image_size``, then crop the centre."""
+    x = data.x
+    if image_size is None:
+        return data
+    if x.ndim < 3:
+        raise ValueError(f"image_size={image_size} was given, but {data.source} holds no images")
+    if x.shape[-2:] == (image_size, image_size):
+        return data
+    from torchvision.transforms import functional
+
+    x = functional.center_crop(functional.resize(x, image_size, antialias=True), image_size)
+    return replace(data, x=x)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """Colour images as ``(row, 3, H, W)`` and gray ones as ``(row, H, W)``; all else as it is."""
+    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        x = x.permute(0, 3, 1, 2)  # (row, H, W, C) -> (row, C, H, W)
+    return x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
+
+
+def abbreviated(names: Sequence[str], most: int = 20) -> str:
+    """List names in an error, all of them or the first few and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

@@ -1,0 +1,168 @@
+"""Images: the digits of scikit-learn, the sets of torchvision, and folders of files."""
+
+from __future__ import annotations
+
+__all__ = ["IMAGE_SETS", "has_own_split", "read_digits", "read_folder", "read_torchvision"]
+
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .dataset import Dataset, Split, channels_first, resized
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+# torchvision's sets for detection, flow, stereo, captions and video are not rows of images.
+IMAGE_SETS = (
+    *("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST", "USPS", "SEMEION", "Omniglot"),
+    *("CIFAR10", "CIFAR100", "SVHN", "STL10", "CelebA", "LFWPeople", "EuroSAT", "PCAM"),
+    *("Caltech101", "Caltech256", "CLEVRClassification", "Country211", "DTD", "FER2013"),
+    *("FGVCAircraft", "Flowers102", "Food101", "GTSRB", "ImageNet", "Imagenette"),
+    *("OxfordIIITPet", "Places365", "RenderedSST2", "StanfordCars", "SUN397"),
+)
+_SPLIT_NAMES = {
+    "CLEVRClassification": ("train", "val"),
+    "FGVCAircraft": ("trainval", "test"),
+    "ImageNet": ("train", "val"),
+    "Imagenette": ("train", "val"),
+    "OxfordIIITPet": ("trainval", "test"),
+    "Places365": ("train-standard", "val"),
+}
+_EXTRA_ARGUMENTS = {"EMNIST": {"split": "balanced"}, "CelebA": {"target_type": "identity"}}
+
+
+def read_digits() -> Dataset:
+    """Read scikit-learn's 8x8 digits, as numbers in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x = torch.from_numpy(digits.images / 16).float()  # (row, 8, 8)
+    return Dataset("digits", x, digits.target, None, "scikit-learn's load_digits, 0..16 over 16")
+
+
+def read_torchvision(kind: Any, root: Path, split: Split, image_size: int | None) -> Dataset:
+    """Read a set of torchvision, downloaded if need be; a split of None is all of its rows."""
+    name, parameters = kind.__name__, _parameters(kind)
+    arguments: dict[str, Any] = {"root": root, **_EXTRA_ARGUMENTS.get(name, {})}
+    first = split == "train"
+    if split and "train" in parameters:
+        arguments["train"] = first
+    elif split and "background" in parameters:
+        arguments["background"] = first
+    elif split:
+        arguments["split"] = _SPLIT_NAMES.get(name, ("train", "test"))[0 if first else 1]
+    downloads = {"download"} & parameters
+    try:
+        try:
+            images = kind(**arguments, **dict.fromkeys(downloads, False))
+        except Exception:  # what torchvision raises for absent files differs from set to set
+            if not downloads:
+                raise
+            images = kind(**arguments, download=True)
+    except Exception as error:
+        raise OSError(
+            f"{name.lower()} is not complete under root={str(root)!r} and could not be downloaded; "
+            f"put the files there by hand, as torchvision.datasets.{name} lays them out, or name "
+            f"their folder with root= or PPL_VAE_DATA. The reason: {error}"
+        ) from error
+
+    labels: Any = None
+    if isinstance(getattr(images, "data", None), np.ndarray | Tensor):
+        labels = getattr(images, "targets", getattr(images, "labels", None))
+        x = channels_first(torch.as_tensor(images.data))
+        x = x.mT.contiguous() if name == "EMNIST" else x.contiguous()  # EMNIST's files are sideways
+    else:
+        labels = []
+        x = _stack(_pairs(images, labels), len(images), image_size)
+    codes = np.asarray(labels)
+    if name == "QMNIST":
+        codes = codes[:, 0]  # the class; the other columns say who wrote it
+    if name == "Omniglot" and split == "test":
+        codes = codes + 964  # other characters than the 964 of the background set
+    source = f"torchvision.datasets.{name}, {split or 'all'} rows, under {root}"
+    classes = codes if codes.dtype.kind in "iu" else None
+    return resized(Dataset(name.lower(), x, classes, None, source), image_size)
+
+
+def has_own_split(kind: type) -> bool:
+    """Whether a set of torchvision comes in a train and a test part."""
+    return bool(_parameters(kind) & {"train", "split", "background"})
+
+
+def _parameters(kind: type) -> set[str]:
+    # Over all bases, because EMNIST and QMNIST take MNIST's arguments as **kwargs.
+    return {name for base in kind.__mro__ for name in inspect.signature(base).parameters}
+
+
+def read_folder(folder: Path, image_size: int | None) -> Dataset:
+    """Read every image in a folder; its subfolders, if there are any, are the labels."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _IMAGES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not files:
+        raise ValueError(f"the folder {folder} holds no images; accepted are {', '.join(_IMAGES)}")
+    classes = [path.relative_to(folder).parts[0] for path in files if path.parent != folder]
+    if 0 < len(classes) < len(files):
+        raise ValueError(
+            f"the folder {folder} holds images both directly and in subfolders ({classes[0]}); "
+            "move all into subfolders, whose names are the labels, or none"
+        )
+    x = _stack(_open_images(files), len(files), image_size)
+    labels = np.array(classes) if classes else None
+    return Dataset(folder.resolve().name, x, labels, None, f"{len(files)} images in {folder}")
+
+
+def _pairs(images: Any, labels: list[Any]) -> Iterator[tuple[str, Any]]:
+    for row in range(len(images)):
+        image, target = images[row]
+        labels.append(target.item() if isinstance(target, Tensor) else target)
+        yield f"image {row}", image
+
+
+def _open_images(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    from PIL import Image, ImageOps
+
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                upright = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path} is not a readable image ({error}); remove it") from error
+        yield str(path), upright
+
+
+def _stack(images: Iterable[tuple[str, Any]], size: int, image_size: int | None) -> Tensor:
+    """Stack PIL images: (row, H, W) if all are gray, else (row, 3, H, W); alpha is dropped."""
+    from torchvision.transforms import functional
+
+    x, first = torch.empty(0), ""
+    for row, (name, image) in enumerate(images):
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            raise ValueError(f"{name} has pixels of mode {image.mode}; convert it to 8 bits")
+        gray = image.mode in ("1", "L", "LA")
+        if image.mode == "P":
+            image = image.convert("RGBA")  # Pillow warns about transparency on the direct way
+        image = image.convert("L" if gray else "RGB")
+        if image_size is not None:
+            image = functional.center_crop(functional.resize(image, image_size), image_size)
+        pixels = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
+        if row == 0:
+            shape = (size, *pixels.shape[:2]) if gray else (size, 3, *pixels.shape[:2])
+            x, first = torch.empty(shape, dtype=torch.uint8), name
+        if x.shape[-2:] != pixels.shape[:2]:
+            raise ValueError(
+                f"images differ in size: {first} is {tuple(x.shape[-2:])} and {name} is "
+                f"{tuple(pixels.shape[:2])}, height by width; pass image_size= to make them equal"
+            )
+        if x.ndim == 3 and not gray:
+            x = x[:, None].repeat(1, 3, 1, 1)
+        x[row] = pixels if gray else pixels.permute(2, 0, 1)
+    return x

@@ -1,0 +1,238 @@
+"""Find what a name or a path stands for, read it and split it."""
+
+from __future__ import annotations
+
+__all__ = ["load_data", "load_splits"]
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .arrays import ARRAYS, read_array
+from .dataset import Dataset, Split, resized
+from .images import IMAGE_SETS, has_own_split, read_digits, read_folder, read_torchvision
+from .tables import TABLES, Column, read_table
+
+
+def load_data(
+    name_or_path: str | os.PathLike[str] = "digits",
+    split: Split = "train",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    label: Column | None = None,
+    drop: Column | Sequence[Column] = (),
+    image_size: int | None = None,
+) -> Dataset:
+    """Read one split of a named data set, a file or a folder of images.
+
+    A name wins over a path of the same spelling: write ``./mnist`` for a folder called mnist.
+    The first line of a table is its header if its cells are distinct and each is text, neither a
+    number nor a missing marker; or if they are 0, 1, 2, ..., as pandas writes by default. A first
+    column whose header is blank is a row index and is left out. Missing markers are an empty cell,
+    NA, N/A, NaN, null, None, ? and a lone dot, in any case; true and false are read as 1 and 0.
+
+    Parameters
+    ----------
+    name_or_path
+        ``"digits"`` (8x8, from scikit-learn); an image set of torchvision in any case, such as
+        ``"mnist"`` or ``"cifar10"``, downloaded if need be; a .npy or .npz array (also a sparse
+        matrix in scipy's form); a table in .csv, .tsv, .txt or .data; a folder of images, where
+        subfolders, if there are any, are the labels.
+    split
+        ``"train"``, ``"test"`` or None, which is every row. Sets that bring their own split keep
+        it (Omniglot: background and evaluation), and so does a .npz that holds ``x_train`` and
+        ``x_test``, with labels ``y_train`` and ``y_test``; any other source is split at random.
+    root
+        Folder of downloaded sets; else the environment variable ``PPL_VAE_DATA``, else
+        ``~/.cache/ppl_vae``.
+    test_fraction, seed
+        Share of the test rows and the seed, where the split is random. The rows of a random split
+        come in permuted order.
+    label
+        Column of a table, by name or number, that is kept as labels and not modelled: integers if
+        every cell is one, else strings, with ``"NA"`` where missing.
+    drop
+        Column or columns of a table to leave out.
+    image_size
+        Resize the shorter side to this, then crop the centre: every event becomes a square.
+
+    Returns
+    -------
+    The rows, with their labels and the names of their features where they are known.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or the contents cannot be modelled (text, infinite values, ragged
+        rows, a column without a value, images of several sizes, a truncated file).
+    FileNotFoundError
+        There is no file or folder at a path.
+    OSError
+        A set is not under ``root`` and could not be downloaded.
+
+    Examples
+    --------
+    >>> load_data("digits", "test")
+    Dataset('digits', x=(359, 8, 8) torch.float32, labels=10 distinct)
+    """
+    (part,) = _read_splits(
+        name_or_path, (split,), root, test_fraction, seed, label, drop, image_size
+    )
+    return part
+
+
+def load_splits(
+    name_or_path: str | os.PathLike[str] = "digits",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    label: Column | None = None,
+    drop: Column | Sequence[Column] = (),
+    image_size: int | None = None,
+) -> tuple[Dataset, Dataset]:
+    """Read the train and test rows, going through the source once.
+
+    Takes the arguments of ``load_data`` but for the split, and raises what it raises.
+
+    Returns
+    -------
+    The train rows and the test rows.
+
+    Examples
+    --------
+    >>> train, test = load_splits("digits", test_fraction=0.1)
+    >>> len(train.x), len(test.x)
+    (1617, 180)
+    """
+    train, test = _read_splits(
+        name_or_path, ("train", "test"), root, test_fraction, seed, label, drop, image_size
+    )
+    return train, test
+
+
+def _read_splits(
+    name_or_path: str | os.PathLike[str],
+    splits: tuple[Split, ...],
+    root: str | os.PathLike[str] | None,
+    test_fraction: float,
+    seed: int,
+    label: Column | None,
+    drop: Column | Sequence[Column],
+    image_size: int | None,
+) -> tuple[Dataset, ...]:
+    for split in splits:
+        if split not in ("train", "test", None):
+            raise ValueError(
+                f"split is {split!r}; accepted are 'train', 'test' and None (all rows)"
+            )
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction}; give a share between 0 and 1")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size is {image_size}; give the side in pixels, at least 1")
+    dropped = [drop] if isinstance(drop, str | int) else list(drop)
+    source = _resolve(name_or_path)
+    parts: dict[Split, Dataset]
+    if isinstance(source, Path) and source.is_file() and source.suffix.lower() in TABLES:
+        parts = {None: read_table(source, label, dropped)}
+    elif label is not None or dropped:
+        raise ValueError(
+            f"label={label!r} and drop={dropped!r} choose columns of a table "
+            f"({', '.join(TABLES)}), and {os.fspath(name_or_path)!r} is not one; leave them out"
+        )
+    elif isinstance(source, type):
+        folder = os.environ.get("PPL_VAE_DATA", "~/.cache/ppl_vae") if root is None else root
+        place = Path(folder).expanduser()
+        own: tuple[Split, ...] = ("train", "test") if None in splits else splits
+        wanted = own if has_own_split(source) else (None,)
+        parts = {s: read_torchvision(source, place, s, image_size) for s in wanted}
+    elif isinstance(source, Path) and source.is_dir():
+        parts = {None: read_folder(source, image_size)}
+    elif isinstance(source, Path):
+        parts = read_array(source)
+    else:
+        parts = {None: read_digits()}
+    parts = {split: resized(part, image_size) for split, part in parts.items()}
+    return tuple(_choose(parts, split, test_fraction, seed) for split in splits)
+
+
+def _choose(parts: dict[Split, Dataset], split: Split, test_fraction: float, seed: int) -> Dataset:
+    if split in parts:
+        return parts[split]
+    if split is None:
+        return _join(parts["train"], parts["test"])
+    return _take(parts[None], split, test_fraction, seed)
+
+
+def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
+    given = os.fspath(name_or_path)
+    path = Path(given).expanduser()
+    key = given.lower().replace("-", "").replace("_", "")
+    if isinstance(name_or_path, str):
+        if key == "digits":
+            return "digits"
+        named = next((name for name in IMAGE_SETS if name.lower() == key), None)
+        if named is not None:
+            from torchvision import datasets
+
+            return getattr(datasets, named)
+    if path.exists():
+        if path.is_file() and path.suffix.lower() not in ARRAYS + TABLES:
+            raise ValueError(
+                f"{path} is a file of an unknown kind; accepted are {', '.join(ARRAYS + TABLES)} "
+                "and a folder of images"
+            )
+        return path
+    if not isinstance(name_or_path, str) or path.suffix or "/" in given or os.sep in given:
+        raise FileNotFoundError(f"there is no file or folder {path} (from {Path.cwd()})")
+    from torchvision import datasets
+
+    if key in {name.lower() for name in datasets.__all__}:
+        raise ValueError(
+            f"{given!r} is in torchvision, but is not a set of single images; accepted are, for "
+            f"example, {', '.join(IMAGE_SETS[:14]).lower()}; or pass a folder of images"
+        )
+    close = difflib.get_close_matches(key, ["digits", *(name.lower() for name in IMAGE_SETS)])
+    raise ValueError(
+        f"unknown data set {given!r}"
+        + (f": did you mean {' or '.join(close)}?" if close else "")
+        + f" Names are digits, {', '.join(IMAGE_SETS[:14]).lower()}; "
+        "a path to a .npy, .npz or .csv file, or to a folder of images, works too"
+    )
+
+
+def _take(whole: Dataset, split: Split, test_fraction: float, seed: int) -> Dataset:
+    size = len(whole.x)
+    if size < 2:
+        raise ValueError(f"{whole.source} has {size} row, too few to split; pass split=None")
+    # numpy's generator and not torch's, so that a seed does not depend on the torch release.
+    order = np.random.default_rng(seed).permutation(size)
+    cut = size - min(max(round(size * test_fraction), 1), size - 1)
+    rows = order[:cut] if split == "train" else order[cut:]
+    labels = None if whole.labels is None else whole.labels[rows]
+    return replace(whole, x=whole.x[torch.from_numpy(rows)], labels=labels)
+
+
+def _join(train: Dataset, test: Dataset) -> Dataset:
+    shapes = [tuple(part.x.shape[1:]) for part in (train, test)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{train.name} has images of shape {shapes[0]} to train on and {shapes[1]} to test; "
+            "pass image_size= to make them equal"
+        )
+    labels = None
+    if train.labels is not None and test.labels is not None:
+        labels = np.concatenate([train.labels, test.labels])
+    return replace(
+        train,
+        x=torch.cat([train.x, test.x]),
+        labels=labels,
+        source=f"{train.source}; {test.source}",
+    )

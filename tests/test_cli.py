@@ -1,0 +1,288 @@
+"""The command line: files, numbers, exit codes and one-line errors."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppl_vae import VAE, load_data
+from ppl_vae.cli import main
+
+FILES = [
+    "config.json",
+    "history.nc",
+    "latents.png",
+    "losses.png",
+    "metrics.json",
+    "posterior.nc",
+    "prior_draws.png",
+    "reconstructions.png",
+    "vae.safetensors",
+]
+QUICK = ["--epochs", "2", "--draws", "50", "--hidden", "16", "--latent-dim", "2"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `ppl-vae ...` in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run_folder(command, tmp_path):
+    assert command("fit", *QUICK, "--out", "run", "--quiet") == (0, "", "")
+    return tmp_path / "run"
+
+
+def table(path, rows=60, constant=False):
+    rng = np.random.default_rng(0)
+    lines = ["height,width,kind"]
+    for i in range(rows):
+        width = "2.5" if constant else ("" if i == 3 else f"{rng.normal():.4f}")
+        lines.append(f"{rng.normal() * 10:.4f},{width},{'ab'[i % 2]}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_help_is_quick_and_does_not_import_torch():
+    code = (
+        "import sys; sys.argv = ['ppl-vae', '--help']\n"
+        "from ppl_vae.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'arviz', 'matplotlib', 'lightning_fabric', 'numpy'}\n"
+        "sys.exit(bool(heavy & set(sys.modules)))"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    # The best of five, as the machine may be busy with something else.
+    assert min(seconds) < 0.5
+
+
+def test_import_is_light():
+    code = "import sys, ppl_vae; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fit_writes_a_run(run_folder):
+    assert sorted(p.name for p in run_folder.iterdir()) == FILES
+    vae = VAE.load(run_folder / "vae.safetensors")
+    assert vae.latent_dim == 2
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert metrics["test"]["rows"] == 359
+    assert metrics["fit"]["epochs"] == 2
+    tree = xr.open_datatree(run_folder / "posterior.nc", engine="h5netcdf").load()
+    assert tree.posterior.z.sizes == {"chain": 1, "draw": 200, "row": 100, "latent": 2}
+    np.testing.assert_array_equal(tree.observed_data.x, load_data("digits", "test").x[:100])
+    assert tree.constant_data.label.values.tolist() == (
+        load_data("digits", "test").labels[:100].tolist()
+    )
+    history = xr.open_dataset(run_folder / "history.nc", engine="h5netcdf").load()
+    assert history.sizes == {"epoch": 2}
+
+
+def test_fit_prints_where_and_how_well(command, tmp_path):
+    code, out, err = command("fit", *QUICK)
+    assert code == 0
+    for phrase in ("359 test rows", "ELBO", "log p(x), 50 draws", "independent entries"):
+        assert phrase in out
+    assert "Written to runs/digits" in out
+    assert err == ""
+    # A second run finds a folder of its own.
+    command("fit", *QUICK, "--quiet")
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits", "digits-2"]
+
+
+def test_json(command):
+    code, out, _ = command("fit", *QUICK, "--json")
+    metrics = json.loads(out)
+    assert code == 0
+    assert metrics["run"] == "runs/digits"
+    assert set(metrics["test"]["log_evidence"]) == {
+        "nats_per_row",
+        "standard_error",
+        "bits_per_dimension",
+    }
+    evidence, elbo = (metrics["test"][key]["nats_per_row"] for key in ("log_evidence", "elbo"))
+    assert evidence > elbo
+
+
+def test_fit_is_reproducible(command):
+    one = json.loads(command("fit", *QUICK, "--json")[1])["test"]
+    two = json.loads(command("fit", *QUICK, "--json")[1])["test"]
+    other = json.loads(command("fit", *QUICK, "--json", "--seed", "1")[1])["test"]
+    assert one == two != other
+
+
+def test_evaluate_agrees_with_fit(command, run_folder):
+    code, out, _ = command("evaluate", run_folder, "--draws", "50", "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((run_folder / "metrics.json").read_text())["test"]
+    assert "359 test rows" in command("evaluate", run_folder, "--draws", "50")[1]
+
+
+def test_sample(command, run_folder):
+    assert command("sample", run_folder, "--num-samples", "5")[0] == 0
+    drawn = np.load(run_folder / "samples.npz")
+    assert drawn["z"].shape == (5, 2)
+    assert drawn["x"].shape == (5, 8, 8)
+    assert command("sample", run_folder, "--out", "draws.png", "--quiet") == (0, "", "")
+    assert command("sample", run_folder, "--out", "draws.png")[0] == 2
+    assert command("sample", run_folder, "--out", "draws.png", "--force")[0] == 0
+
+
+def test_encode_new_rows(command, run_folder, tmp_path):
+    np.save(tmp_path / "new.npy", np.random.default_rng(0).uniform(size=(7, 8, 8)))
+    assert command("encode", run_folder, "new.npy", "--draws", "30", "--out", "new.nc")[0] == 0
+    tree = xr.open_datatree(tmp_path / "new.nc", engine="h5netcdf").load()
+    assert tree.posterior.z.sizes == {"chain": 1, "draw": 30, "row": 7, "latent": 2}
+    assert "log_weight" in tree.sample_stats
+
+
+def test_csv_with_a_missing_cell_and_labels(command, tmp_path):
+    table(tmp_path / "table.csv")
+    code, out, err = command("fit", "table.csv", "--label", "kind", *QUICK)
+    assert (code, err) == (0, "")
+    assert "normal likelihood" in out
+    tree = xr.open_datatree(tmp_path / "runs/table/posterior.nc", engine="h5netcdf").load()
+    assert list(tree.observed_data.feature.values) == ["height", "width"]
+    assert set(tree.constant_data.label.values) == {"a", "b"}
+
+
+def test_conv_binarized(command):
+    arguments = ["--network", "conv", "--hidden", "4,16", "--binarize", "dynamic", "--epochs", "1"]
+    code, out, _ = command("fit", *arguments, "--draws", "50", "--heads", "joint")
+    assert code == 0
+    assert "bernoulli likelihood" in out
+
+
+def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
+    import ppl_vae.run as module
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", interrupted)
+        code, _, err = command("fit", *QUICK, "--out", "run")
+    assert code == 1
+    assert err == "ppl-vae: interrupted; an unfinished fit goes on with --resume\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.partial"]
+    code, _, err = command("fit", *QUICK, "--out", "run")
+    assert code == 2
+    assert "--resume" in err
+    assert command("fit", *QUICK, "--out", "run", "--resume", "--quiet") == (0, "", "")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == FILES
+    whole = command("fit", *QUICK, "--json")[1]
+    resumed = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert resumed["test"] == json.loads(whole)["test"]
+
+
+def test_a_fit_that_breaks_off_exits_with_1_and_keeps_what_it_has(command, tmp_path):
+    code, _, err = command("fit", *QUICK, "--learning-rate", "1e30", "--out", "run")
+    assert code == 1
+    assert err.startswith("ppl-vae: the fit stopped early: the loss is ")
+    assert "learning rate" in err
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == FILES
+
+
+def test_an_existing_run_is_never_overwritten_without_force(command, run_folder):
+    before = (run_folder / "vae.safetensors").read_bytes()
+    code, _, err = command("fit", *QUICK, "--out", "run", "--seed", "1")
+    assert code == 2
+    assert err == (
+        "ppl-vae: --out is 'run', which exists; choose another folder, or pass --force\n"
+    )
+    assert (run_folder / "vae.safetensors").read_bytes() == before
+    assert command("fit", *QUICK, "--out", "run", "--seed", "1", "--force", "--quiet")[0] == 0
+    assert (run_folder / "vae.safetensors").read_bytes() != before
+
+
+def test_force_does_not_replace_what_is_no_run(command, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("irreplaceable")
+    code, _, err = command("fit", *QUICK, "--out", "thesis", "--force")
+    assert code == 2
+    assert "is no run folder" in err
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "irreplaceable"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "mnits"], "'mnits'"),
+        (["fit", "missing.csv"], "missing.csv"),
+        (["fit", "short.npz"], "truncated"),
+        (["fit", "table.csv"], "kind"),
+        (["fit", "constant.csv", "--label", "kind"], "never varies in features ['width']"),
+        (["fit", "--epochs", "0"], "epochs is 0; pass at least 1"),
+        (["fit", "--epochs", "-2"], "epochs is -2"),
+        (["fit", "--epochs", "many"], "'--epochs'"),
+        (["fit", "--batch-size", "100000"], "batch_size is 100000"),
+        (["fit", "--network", "transformer"], "accepted are 'mlp', 'conv'"),
+        (["fit", "--scale", "variance"], "accepted are 'log_variance', 'log_scale', 'softplus'"),
+        (["fit", "--likelihood", "bernoulli"], "values such as"),
+        (["fit", "--hidden", "a,b"], "--hidden is 'a,b'"),
+        (["fit", "--hidden", "0"], "every size must be at least 1"),
+        (["fit", "--binarize", "often"], "'often'"),
+        (["fit", "--engine", "steam"], "engine is 'steam'"),
+        (["fit", "--device", "abacus"], "abacus"),
+        (["fit", "--seed", "-1"], "seed is -1"),
+        (["fit", "--resume", "--out", "new"], "no unfinished run"),
+        (["fit", "--out", "file.txt/run"], "file.txt/run"),
+        (["fit", "--nonsense"], "--nonsense"),
+        (["evaluate", "nowhere"], "no run folder"),
+        (["sample", "."], "no run folder"),
+        (["dance"], "dance"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, arguments, message):
+    (tmp_path / "file.txt").write_text("")
+    table(tmp_path / "table.csv")
+    table(tmp_path / "constant.csv", constant=True)
+    np.savez(tmp_path / "whole.npz", x=np.zeros((50, 4)))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
+    before = sorted(tmp_path.iterdir())
+    quick = [] if arguments[0] != "fit" or "--epochs" in arguments else ["--epochs", "1"]
+    code, out, err = command(*arguments, *quick)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("ppl-vae: ")
+    assert message in err
+    left = [p for p in sorted(tmp_path.iterdir()) if p.name != "runs"]
+    assert left == before
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_run_whose_config_was_changed_is_refused(command, run_folder):
+    settings = json.loads((run_folder / "config.json").read_text())
+    settings["vae"]["latent_dim"] = 3
+    (run_folder / "config.json").write_text(json.dumps(settings))
+    code, _, err = command("evaluate", run_folder)
+    assert code == 2
+    assert "was changed after the fit" in err
+
+
+def test_rows_of_another_shape_are_not_encoded(command, run_folder, tmp_path):
+    np.save(tmp_path / "new.npy", np.zeros((7, 5)))
+    code, _, err = command("encode", run_folder, "new.npy")
+    assert code == 2
+    assert "this VAE was built for (row, 8, 8)" in err
+    assert not (run_folder / "new.nc").exists()
