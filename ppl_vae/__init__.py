@@ -22,9 +22,19 @@ if TYPE_CHECKING:
     from .inference.fit import fit as fit
     from .rows import binarize as binarize
     from .vae import VAE as VAE
+    from .workflow.annealing import sandwich as sandwich
+    from .workflow.calibration import calibrate as calibrate
     from .workflow.datatree import to_datatree as to_datatree
+    from .workflow.diagnosis import Diagnosis as Diagnosis
+    from .workflow.diagnosis import diagnose as diagnose
     from .workflow.evidence import log_evidence as log_evidence
     from .workflow.posterior import sample_posterior as sample_posterior
+    from .workflow.predictive import predictive_check as predictive_check
+    from .workflow.pyro_svi import from_pyro_svi as from_pyro_svi
+    from .workflow.refinement import refine as refine
+    from .workflow.reliability import active_units as active_units
+    from .workflow.reliability import amortization_gap as amortization_gap
+    from .workflow.reliability import pareto_khat as pareto_khat
 
 __version__ = "0.1.0"
 
@@ -44,9 +54,16 @@ _HOMES = {
     "inference.fit": ("FitResult", "fit"),
     "rows": ("binarize",),
     "vae": ("VAE",),
+    "workflow.annealing": ("sandwich",),
+    "workflow.calibration": ("calibrate",),
     "workflow.datatree": ("to_datatree",),
+    "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.evidence": ("log_evidence",),
     "workflow.posterior": ("sample_posterior",),
+    "workflow.predictive": ("predictive_check",),
+    "workflow.pyro_svi": ("from_pyro_svi",),
+    "workflow.refinement": ("refine",),
+    "workflow.reliability": ("active_units", "amortization_gap", "pareto_khat"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -7,6 +7,7 @@ __all__ = ["app", "main"]
 import json
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,6 +253,56 @@ def encode(
     if not quiet:
         sizes = dict(tree["posterior"].sizes)
         typer.echo(f"z {sizes} and its log-weights written to {out}")
+
+
+@app.command()
+def diagnose(
+    run: RunFolder,
+    draws: Draws = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say which test rows' posteriors can be believed, and add it to the run."""
+    from .files import written_whole
+    from .run import Run
+    from .workflow.calibration import plot_calibration
+    from .workflow.datatree import write_datatree
+    from .workflow.diagnosis import diagnose as diagnosis_of
+
+    finished = Run(run)
+    found = diagnosis_of(
+        finished.vae(),
+        finished.rows(finished.splits()[1]),
+        num_samples=draws,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
+    write_datatree(found.to_datatree(), run / "diagnosis.nc")
+    for name, figure in {
+        "diagnosis.png": found.plot(),
+        "calibration.png": plot_calibration(found.calibration),
+    }.items():
+        with written_whole(run / name) as temporary:
+            figure.savefig(temporary)
+    with written_whole(run / "diagnosis.txt") as temporary:
+        temporary.write_text(found.summary() + "\n")
+    if as_json:
+        counts = Counter(found.rows.verdict.values.tolist())
+        typer.echo(json.dumps({"verdicts": counts, "faults": found.faults}))
+    elif not quiet:
+        typer.echo(found.summary())
+
+
+@app.command()
+def report(run: RunFolder, quiet: Quiet = False) -> None:
+    """Write RUN/report.html: the run's story from data to verdict, in one file."""
+    from .run import Run
+    from .workflow.report import write_report
+
+    path = write_report(Run(run).folder)
+    if not quiet:
+        typer.echo(f"Written to {path}")
 
 
 def main() -> None:

@@ -161,6 +161,9 @@ class VAEConfig(BaseModel):
             "event_shape": event_shape,
             "latent_dim": min(50, max(2, size // 8)),
             "hidden": (500, 500) if size > 100 else (256, 256),
+            # Measured: bounded features overfit MNIST's bits less, and are slower to reach the
+            # large logits of digits in [0, 1].
+            "activation": "tanh" if likelihood == "bernoulli" else "silu",
             "likelihood": likelihood,
             "missing": missing,
             "reason": reason,

@@ -45,6 +45,7 @@ class VAE(nn.Module):
     --------
     Plain Pyro, as it stands:
 
+    >>> import torch
     >>> from pyro.infer import SVI, Trace_ELBO
     >>> pyro.clear_param_store()
     >>> x = (torch.rand(100, 8, 8) < 0.5).float()

@@ -8,6 +8,9 @@ import pytest
 import torch
 from oracle import LinearGaussian
 
+# Tensors here are small: threads would only wait for each other, for minutes on a busy machine.
+torch.set_num_threads(1)
+
 _SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 

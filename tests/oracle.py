@@ -14,8 +14,8 @@ from ppl_vae import MLP, VAE, NormalDecoder, NormalEncoder, StandardNormal
 class LinearGaussian:
     """z ~ N(0, I), x | z ~ N(W z + b, s^2 I): probabilistic PCA (Tipping & Bishop, 1999).
 
-    The columns of W are orthogonal, so that the posterior's covariance is diagonal and a
-    :class:`NormalEncoder` can be exact.
+    The columns of W are orthogonal unless they are correlated, so that the posterior's covariance
+    is diagonal and a :class:`NormalEncoder` can be exact.
     """
 
     weight: Tensor  # (feature, latent)
@@ -24,14 +24,21 @@ class LinearGaussian:
 
     @classmethod
     def random(
-        cls, latent_dim: int, num_features: int, noise: float = 0.5, seed: int = 0
+        cls,
+        latent_dim: int,
+        num_features: int,
+        noise: float = 0.5,
+        seed: int = 0,
+        correlation: float = 0.0,
     ) -> LinearGaussian:
         generator = torch.Generator().manual_seed(seed)
         columns = torch.randn(num_features, latent_dim, generator=generator, dtype=torch.float64)
         orthonormal = torch.linalg.qr(columns).Q
         sizes = torch.linspace(2.0, 1.0, latent_dim, dtype=torch.float64)
         bias = torch.randn(num_features, generator=generator, dtype=torch.float64)
-        return cls(orthonormal * sizes, bias, noise)
+        between = torch.full((latent_dim, latent_dim), correlation, dtype=torch.float64)
+        root = torch.linalg.cholesky(between.fill_diagonal_(1.0))
+        return cls(orthonormal * sizes @ root.T, bias, noise)
 
     @property
     def latent_dim(self) -> int:
@@ -60,12 +67,15 @@ class LinearGaussian:
             values.append(p_x.log_prob(row[seen]))
         return torch.stack(values)
 
+    @property
+    def posterior_precision(self) -> Tensor:
+        """Of p(z|x), (latent, latent), the same for every row."""
+        unit = torch.eye(self.latent_dim, dtype=torch.float64)
+        return self.weight.T @ self.weight / self.noise**2 + unit
+
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Exact mean (row, latent) and standard deviation (latent,) of p(z|x)."""
-        precision = self.weight.T @ self.weight / self.noise**2 + torch.eye(
-            self.latent_dim, dtype=torch.float64
-        )
-        covariance = torch.linalg.inv(precision)
+        covariance = torch.linalg.inv(self.posterior_precision)
         gain = covariance @ self.weight.T / self.noise**2
         return (x.double() - self.bias) @ gain.T, covariance.diagonal().sqrt()
 

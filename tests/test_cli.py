@@ -154,6 +154,20 @@ def test_encode_new_rows(command, run_folder, tmp_path):
     assert "log_weight" in tree.sample_stats
 
 
+def test_diagnose_and_report_add_to_the_run(command, run_folder):
+    code, out, err = command("diagnose", run_folder, "--draws", "50")
+    assert (code, err) == (0, "")
+    assert out.startswith("Which of 359 rows can be believed")
+    assert (run_folder / "diagnosis.txt").read_text() == out
+    tree = xr.open_datatree(run_folder / "diagnosis.nc", engine="h5netcdf").load()
+    assert tree.rows.verdict.sizes == {"row": 359}
+    assert command("report", run_folder) == (0, f"Written to {run_folder}/report.html\n", "")
+    page = (run_folder / "report.html").read_text()
+    assert "Which of 359 rows can be believed" in page
+    found = json.loads(command("diagnose", run_folder, "--draws", "50", "--json")[1])
+    assert sum(found["verdicts"].values()) == 359
+
+
 def test_csv_with_a_missing_cell_and_labels(command, tmp_path):
     table(tmp_path / "table.csv")
     code, out, err = command("fit", "table.csv", "--label", "kind", *QUICK)

@@ -89,6 +89,7 @@ def to_datatree(
 
     Examples
     --------
+    >>> import torch
     >>> from ppl_vae import VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> tree = to_datatree(vae, torch.ones(5, 8, 8), num_samples=10)

@@ -74,7 +74,7 @@ def log_evidence(
     xarray.Dataset
         Over ``row``, in nats: ``log_evidence``; ``standard_error``, by the delta method; ``elbo``,
         the mean of the log-weights. And ``pareto_k``, the tail index of the weights; it is 0 where
-        all weights are equal, as they are when q(z|x) is exact, and NaN for fewer than 25 chains.
+        all weights are equal, as they are when q(z|x) is exact, and NaN for fewer than 30 chains.
 
     Raises
     ------
@@ -115,10 +115,10 @@ def log_evidence(
             "none; leave it out, or use method='ais'"
         )
     num_samples = 1000 if num_samples is None else num_samples
-    if num_samples < 25:
+    if num_samples < 30:
         raise ValueError(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
-            "25, better 500"
+            "30, better 500"
         )
     arrays = map_draws(
         vae,
@@ -135,7 +135,7 @@ def log_evidence(
 
 
 def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int) -> xr.Dataset:
-    """Arrays over rows, in nats but for ``pareto_k``, as a Dataset that says how they came about."""
+    """Arrays over rows, in nats but for ``pareto_k``, with how they came about."""
     import xarray as xr
 
     units = {name: {} if name == "pareto_k" else {"unit": "nats"} for name in arrays}
@@ -147,7 +147,7 @@ def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int) -> xr
 
 
 def average_weight(log_weight: Tensor) -> dict[str, Tensor]:
-    """What weights of shape ``(draw, row)`` say of each row's log p(x); k is NaN below 25 draws."""
+    """What weights of shape ``(draw, row)`` say of each row's log p(x); k is NaN below 30 draws."""
     log_weight = log_weight.double()
     size = len(log_weight)
     total = log_weight.logsumexp(0)
@@ -159,7 +159,7 @@ def average_weight(log_weight: Tensor) -> dict[str, Tensor]:
         "log_evidence": total - math.log(size),
         "standard_error": variance.sqrt(),
         "pareto_k": torch.as_tensor(
-            few if size < 25 else smoothed_tail_index(log_weight.T.cpu().numpy())
+            few if size < 30 else smoothed_tail_index(log_weight.T.cpu().numpy())
         ),
         "elbo": log_weight.mean(0),
     }

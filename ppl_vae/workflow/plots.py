@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..rows import to_float
 from ..vae import VAE
-from .posterior import evaluating, map_draws
+from .posterior import evaluating, map_draws, posterior_means
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -198,18 +197,6 @@ def plot_latents(
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal", adjustable="datalim")
     return figure
-
-
-def posterior_means(vae: VAE, x: Tensor, context: Tensor | None = None) -> np.ndarray:
-    """The mean of q(z|x) of each row, shape ``(row, latent)``."""
-    like = next(vae.parameters())
-    means = []
-    with evaluating(vae, seed=0):
-        for start in range(0, len(x), 1024):
-            rows = slice(start, start + 1024)
-            given = None if context is None else context[rows].to(like)
-            means.append(vae.encoder(to_float(x[rows].to(like.device), like.dtype), given).mean)
-    return torch.cat(means).cpu().numpy()
 
 
 def _figure(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Draws", "evaluating", "map_draws", "sample_posterior", "sample_prior"]
+__all__ = [
+    "Draws",
+    "evaluating",
+    "map_draws",
+    "posterior_means",
+    "sample_posterior",
+    "sample_prior",
+]
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -169,8 +176,8 @@ def sample_posterior(
     >>> from ppl_vae import VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> draws = sample_posterior(vae, torch.ones(5, 8, 8), num_samples=100)
-    >>> dict(draws.sizes)
-    {'draw': 100, 'row': 5, 'latent': 2}
+    >>> draws.z.dims, draws.log_weight.shape
+    (('draw', 'row', 'latent'), (100, 5))
     """
     import xarray as xr
 
@@ -197,6 +204,18 @@ def sample_posterior(
         coords={dim: range(n) for dim, n in zip(dims, arrays["z"].shape, strict=True)},
     )
     return draws.transpose("draw", "row", "latent")
+
+
+def posterior_means(vae: VAE, x: Tensor, context: Tensor | None = None) -> np.ndarray:
+    """The mean of q(z|x) of each row, shape ``(row, latent)``."""
+    like = next(vae.parameters())
+    means = []
+    with evaluating(vae, seed=0):
+        for start in range(0, len(x), 1024):
+            rows = slice(start, start + 1024)
+            given = None if context is None else context[rows].to(like)
+            means.append(vae.encoder(to_float(x[rows].to(like.device), like.dtype), given).mean)
+    return torch.cat(means).cpu().numpy()
 
 
 def sample_prior(

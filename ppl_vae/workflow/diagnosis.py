@@ -1,0 +1,299 @@
+"""The verdict: which rows can be believed, and what is wrong where they cannot."""
+
+from __future__ import annotations
+
+__all__ = ["VERDICTS", "Diagnosis", "diagnose"]
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..vae import VAE
+from .calibration import calibrate, simulate
+from .evidence import log_evidence
+from .posterior import evaluating
+from .refinement import refine
+from .reliability import active_units, amortization_gap
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+VERDICTS = {
+    "as it is": "draws from the encoder can be used as they are",
+    "reweighted": "draws can be used with their importance weights",
+    "refined": "draws can be used after refine(method='svi'), with their weights",
+    "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
+    "not tried": "refine() may help; it was not tried on this row",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Attributes
+    ----------
+    rows
+        Dataset over ``row``: ``log_evidence``, ``standard_error``, ``elbo`` (nats), ``pareto_k``,
+        ``pareto_k_refined`` (NaN where refinement was not tried) and ``verdict``, a key of
+        ``VERDICTS``.
+    latents
+        Dataset over ``latent``, of :func:`~ppl_vae.workflow.reliability.active_units`, with
+        ``used``: nats by which the decoder's log p(x|z) falls when the latent is drawn anew.
+    calibration
+        Of :func:`~ppl_vae.workflow.calibration.calibrate`.
+    gaps
+        Of :func:`~ppl_vae.workflow.reliability.amortization_gap`, for some rows.
+    """
+
+    rows: xr.Dataset
+    latents: xr.Dataset
+    calibration: xr.Dataset
+    gaps: xr.Dataset
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with the encoder, in words; empty if calibration finds nothing."""
+        shape = self.calibration["shape"]
+        latents = [q for q in shape.quantity.values if q.startswith("z[")]
+        found = []
+        for fault in ("too narrow", "too wide", "shifted", "other"):
+            names = [name for name in latents if shape.sel(quantity=name).item() == fault]
+            if names:
+                text = "not as the posterior" if fault == "other" else fault
+                found.append(f"q(z|x) is {text} in {_listed(names)}")
+        ignored = [
+            f"z[{i}]"
+            for i in self.latents.latent.values
+            if not self.latents.active.sel(latent=i) and self.latents.used.sel(latent=i) > 0.1
+        ]
+        if ignored:
+            found.append(
+                f"the encoder leaves at the prior what the decoder uses: {_listed(ignored)}"
+            )
+        jointly = [
+            name
+            for name in ("log_likelihood", "log_joint")
+            if shape.sel(quantity=name).item() != "uniform"
+        ]
+        if jointly and not found:
+            found.append(
+                "each latent is right by itself but not all together: q(z|x) ignores how they "
+                "depend on each other"
+            )
+        return found
+
+    def summary(self) -> str:
+        """The verdict in words and numbers, a paragraph for each question."""
+        verdict = self.rows.verdict.values
+        size = len(verdict)
+        counts = {name: int((verdict == name).sum()) for name in VERDICTS}
+        lines = [
+            f"{name:>12}  {counts[name]:>6}  {counts[name] / size:>4.0%}  {meaning}"
+            for name, meaning in VERDICTS.items()
+            if counts[name]
+        ]
+        used = int(self.latents.active.sum())
+        p = self.calibration.p_value.min().item()
+        smallest = f"{p:.2g}" if p > 1e-16 else "below 1e-16"
+        tests = self.calibration.sizes["quantity"]
+        evidence = self.rows.log_evidence
+        error = float(np.std(evidence, ddof=1) / np.sqrt(size)) if size > 1 else float("nan")
+        bound = int((self.rows.pareto_k > 0.7).sum())
+        faults = "; ".join(self.faults) or "nothing wrong was found"
+        approximation, amortization = (
+            f"{self.gaps[name].mean().item():.2f}" for name in ("approximation", "amortization")
+        )
+        return "\n".join(
+            [
+                f"Which of {size} rows can be believed, by Pareto k-hat:",
+                *lines,
+                "",
+                f"Latents: {used} of {self.latents.sizes['latent']} are used.",
+                "",
+                f"Encoder against decoder: {faults} (smallest p of {tests} quantities "
+                f"{smallest}, {self.calibration.sizes['simulation']} simulated rows). "
+                "This says nothing of the decoder against the world.",
+                "",
+                f"Gaps, mean of {self.gaps.sizes['row']} rows: {amortization} nats are lost "
+                f"because one encoder serves all rows, {approximation} because of its family.",
+                "",
+                f"Evidence: log p(x) is {evidence.mean().item():.2f} +- {error:.2f} nats per row"
+                + (f"; of the {bound} rows with k-hat above 0.7, a lower bound." if bound else "."),
+            ]
+        )
+
+    def to_datatree(self) -> xr.DataTree:
+        """Everything found, a group each: ``rows``, ``latents``, ``calibration``, ``gaps``."""
+        import xarray as xr
+
+        names = ("rows", "latents", "calibration", "gaps")
+        tree = xr.DataTree.from_dict({name: getattr(self, name) for name in names})
+        tree.attrs["summary"] = self.summary()
+        return tree
+
+    def plot(self) -> Figure:
+        """Four pictures: k-hat by row, gaps, latents in use, and the ranks that fit worst."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 6.4), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        (reliability, gaps), (latents, ranks) = figure.subplots(2, 2)
+
+        k = self.rows.pareto_k.values
+        edges = np.linspace(min(0.0, k.min()), max(1.0, k.max()), 41)
+        reliability.hist(k, edges, color="#0072B2", label="encoder")
+        tried = self.rows.pareto_k_refined.values
+        if np.isfinite(tried).any():
+            reliability.hist(
+                tried[np.isfinite(tried)], edges, color="#E69F00", alpha=0.75, label="refined"
+            )
+            reliability.legend(frameon=False)
+        for threshold in (0.5, 0.7):
+            reliability.axvline(threshold, color="0.4", linestyle=":")
+        reliability.set(xlabel="Pareto k-hat", ylabel="rows", title="Can rows be believed?")
+
+        values = [self.gaps[name].values for name in ("amortization", "approximation")]
+        gaps.hist(values, 20, color=["#0072B2", "#E69F00"], label=["amortization", "approximation"])
+        gaps.legend(frameon=False)
+        gaps.set(xlabel="gap, nats", ylabel="rows", title="What the encoder loses")
+
+        order = np.argsort(-self.latents.variance.values)
+        colours = np.where(self.latents.active.values[order], "#0072B2", "0.75")
+        latents.bar(range(len(order)), self.latents.variance.values[order], color=colours)
+        latents.set(
+            xlabel="latents, most used first",
+            ylabel="variance of posterior means",
+            title=f"{int(self.latents.active.sum())} of {len(order)} latents are used",
+        )
+
+        worst = self.calibration.isel(quantity=int(np.argmin(self.calibration.p_value.values)))
+        count = self.calibration.attrs["num_draws"] + 1
+        bins = min(20, count)
+        ranks.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color="#0072B2")
+        ranks.axhline(worst.sizes["simulation"] / bins, color="0.4", linestyle=":")
+        ranks.set(
+            xlabel="rank of the truth",
+            ylabel="simulated rows",
+            title=f"{worst.quantity.item()}: {worst['shape'].item()} (p = {worst.p_value:.2g})",
+        )
+        for axes in figure.axes:
+            axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+
+def diagnose(
+    vae: VAE,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    num_samples: int = 500,
+    num_simulations: int = 1000,
+    gap_rows: int = 50,
+    refined_rows: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+) -> Diagnosis:
+    """Say which rows' posteriors can be believed, and what is wrong where they cannot.
+
+    A row whose Pareto k-hat is below 0.5 can be believed as it is, below 0.7 with importance
+    weights (Yao et al., 2018); of the others a sample is refined by local SVI and judged again.
+    Beside these stand the evidence, latents in use, calibration, and what amortization and the
+    encoder's family cost.
+
+    Parameters
+    ----------
+    vae
+        A VAE.
+    x
+        Rows, shape ``(row, *event)``, best ones that it was not fitted to.
+    context
+        Shape ``(row, context)``, for a conditional VAE.
+    num_samples
+        Draws for each row.
+    num_simulations
+        Simulated rows for calibration.
+    gap_rows
+        How many rows to measure gaps on, spread over ``x``.
+    refined_rows
+        How many of the rows with k-hat above 0.7 to refine, spread over them.
+    seed
+        Decides all draws.
+    progress
+        Show how it goes on standard error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``x`` or ``context`` is not what the VAE describes, or a number is too small.
+
+    Notes
+    -----
+    Source: Yao et al. (2018), *Yes, but did it work?*, for the thresholds of k-hat.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
+    >>> x = (torch.rand(30, 8, 8) < 0.5).float()
+    >>> found = diagnose(vae, x, num_simulations=50, gap_rows=5, refined_rows=5, progress=False)
+    >>> print(found.summary().splitlines()[0])
+    Which of 30 rows can be believed, by Pareto k-hat:
+    """
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    rows = log_evidence(vae, x, context=context, num_samples=num_samples, **options)
+    k = rows.pareto_k.values
+    unreliable = _spread(np.flatnonzero(k > 0.7), refined_rows)
+    refined_k = np.full(len(x), np.nan)
+    if len(unreliable):
+        refined = refine(
+            vae, x, context=context, rows=unreliable, num_samples=num_samples, **options
+        )
+        refined_k[unreliable] = refined["constant_data"]["pareto_k_after"].values
+    verdict = np.select(
+        [k < 0.5, k <= 0.7, refined_k <= 0.7, np.isfinite(refined_k)],
+        ["as it is", "reweighted", "refined", "not"],
+        "not tried",
+    )
+    rows = rows.assign(pareto_k_refined=("row", refined_k), verdict=("row", verdict))
+    some = torch.as_tensor(_spread(np.arange(len(x)), gap_rows))
+    gaps = amortization_gap(
+        vae,
+        x[some],
+        context=None if context is None else context[some],
+        num_samples=num_samples,
+        **options,
+    )
+    latents = active_units(vae, x, context=context)
+    latents = latents.assign(used=("latent", _use(vae, context, seed)))
+    calibration = calibrate(vae, context=context, num_simulations=num_simulations, **options)
+    return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps)
+
+
+def _use(vae: VAE, context: Tensor | None, seed: int, size: int = 200) -> np.ndarray:
+    """Mean fall of log p(x|z), over simulated rows, when one latent is drawn anew: (latent,)."""
+    with evaluating(vae, seed):
+        z, x, given = simulate(vae, size, context)
+        other, _, _ = simulate(vae, size, context)
+        before = vae.decoder(z, given).log_prob(x)  # (row,)
+        falls = []
+        for part in torch.eye(vae.latent_dim, dtype=torch.bool, device=z.device).split(8):
+            replaced = torch.where(part[:, None], other, z)  # (latent, row, latent)
+            falls.append((before - vae.decoder(replaced, given).log_prob(x)).mean(1))
+    return torch.cat(falls).cpu().numpy()
+
+
+def _spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

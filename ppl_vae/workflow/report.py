@@ -1,0 +1,174 @@
+"""The story of a run, from data to verdict, as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+__all__ = ["write_report"]
+
+import base64
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..files import written_whole
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 46rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; } th { text-align: left; font-weight: 600; }
+td, th { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #ddd; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; } pre { white-space: pre-wrap; font: 13px/1.5 ui-monospace, monospace; }
+figcaption { color: #555; font-size: .9rem; }
+figure { margin: 1rem 0; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder, from what the folder holds.
+
+    Pictures are inside the file, and no script or style comes from elsewhere. The verdict is
+    there if ``ppl-vae diagnose`` was run before.
+
+    Parameters
+    ----------
+    folder
+        A run folder, as ``ppl-vae fit`` writes it.
+
+    Returns
+    -------
+    The path of the file.
+
+    Raises
+    ------
+    OSError
+        If a file of the run is missing, or the report cannot be written.
+    """
+    metrics = json.loads((folder / "metrics.json").read_text())
+    settings = json.loads((folder / "config.json").read_text())
+    sections = [
+        _data(metrics, settings),
+        _model(settings["vae"]),
+        _fit(folder, metrics["fit"], settings["fit"]),
+        _quality(folder, metrics["test"]),
+        _latents(folder, settings["vae"]),
+        _verdict(folder),
+        f"<h2>Settings</h2><details><summary>config.json</summary>"
+        f"<pre>{escape(json.dumps(settings, indent=2))}</pre></details>",
+    ]
+    title = f"A variational autoencoder of {escape(metrics['data']['name'])}"
+    page = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
+        + "\n".join(sections)
+        + "</body></html>\n"
+    )
+    path = folder / "report.html"
+    with written_whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _data(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, settings["vae"]["event_shape"]))
+    bits = {
+        "none": "",
+        "static": " Entries were drawn as bits once, with their intensities as probabilities.",
+        "dynamic": " Entries were drawn as bits with their intensities as probabilities: afresh in "
+        "each epoch for fitting, once for testing.",
+        "threshold": " Entries were made bits at one half.",
+    }[settings["binarize"]]
+    missing = " Some entries are missing." if settings["vae"]["missing"] else ""
+    return (
+        f"<h2>Data</h2><p>{escape(metrics['data']['source'])}: "
+        f"{metrics['data']['train_rows']:,} rows to fit to and {metrics['test']['rows']:,} to test "
+        f"on, of {shape} entries each.{bits}{missing}</p>"
+    )
+
+
+def _model(config: dict[str, Any]) -> str:
+    likelihood = config["likelihood"].replace("_", " ")
+    widths = ", ".join(map(str, config["hidden"])) or "none"
+    return (
+        f"<h2>Model</h2><p>Each row is thought to come from {config['latent_dim']} latents with a "
+        f"{config['prior'].replace('_', ' ')} prior, through a {likelihood} likelihood "
+        f"({escape(config['reason'])}). An encoder network computes, for each row, the means and "
+        f"scales of independent normals that approximate what is known of its latents. Both "
+        f"networks are of kind {config['network']}, with hidden sizes {widths} and "
+        f"{config['activation']} activations.</p>"
+    )
+
+
+def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:
+    outcome = escape(fit["stop_reason"][:1].upper() + fit["stop_reason"][1:])
+    if not fit["finite"]:
+        outcome = f"<strong>The fit broke off</strong>: {outcome}"
+    return (
+        f"<h2>Fit</h2><p>Stochastic variational inference with Adam at a learning rate of up to "
+        f"{options['learning_rate']:g}, from seed {options['seed']}. {outcome}; it took "
+        f"{fit['seconds']:.0f} s at {fit['rows_per_second']:,.0f} rows per second. The weights are "
+        f"those of epoch {fit['best_epoch']}.</p>"
+        + _picture(folder / "losses.png", "Minus the ELBO by epoch; lower is better.")
+    )
+
+
+def _quality(folder: Path, test: dict[str, Any]) -> str:
+    names = {
+        "elbo": "ELBO",
+        "log_evidence": f"log p(x), {test['num_samples']} importance draws",
+        "independent": "baseline: every entry by itself",
+    }
+    rows = "".join(
+        f"<tr><th>{name}</th><td class='number'>{test[key]['nats_per_row']:.2f}</td>"
+        f"<td class='number'>{test[key]['standard_error'] or float('nan'):.2f}</td>"
+        f"<td class='number'>{test[key]['bits_per_dimension']:.3f}</td></tr>"
+        for key, name in names.items()
+    )
+    gain = test["log_evidence"]["nats_per_row"] - test["independent"]["nats_per_row"]
+    return (
+        "<h2>How well are new rows described?</h2><table><tr><th></th>"
+        "<th class='number'>nats per row</th><th class='number'>standard error</th>"
+        f"<th class='number'>bits per dimension</th></tr>{rows}</table>"
+        f"<p>On {test['rows']:,} rows that it was not fitted to, the VAE is {abs(gain):.1f} nats "
+        f"per row {'better' if gain > 0 else 'worse'} than entries by themselves.</p>"
+        + _picture(
+            folder / "reconstructions.png",
+            "Test rows, their reconstructions, and what the encoder is unsure of.",
+        )
+        + _picture(folder / "prior_draws.png", "Rows drawn from the model itself.")
+    )
+
+
+def _latents(folder: Path, config: dict[str, Any]) -> str:
+    caption = "Test rows by the means of their approximate posteriors"
+    if config["latent_dim"] > 2:
+        caption += ", in the two directions in which these differ most"
+    return f"<h2>Latents</h2>{_picture(folder / 'latents.png', caption + '.')}"
+
+
+def _verdict(folder: Path) -> str:
+    text = folder / "diagnosis.txt"
+    if not text.exists():
+        return "<h2>Verdict</h2><p>None yet: run <code>ppl-vae diagnose</code> on this run.</p>"
+    return (
+        f"<h2>Verdict</h2><pre>{escape(text.read_text())}</pre>"
+        + _picture(
+            folder / "diagnosis.png",
+            "Below a k-hat of 0.5 a row's posterior can be used as it is, below 0.7 with weights.",
+        )
+        + _picture(
+            folder / "calibration.png",
+            "Ranks of simulated truths among draws from the encoder, less what they would be if it "
+            "were right; grey is chance.",
+        )
+    )
+
+
+def _picture(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
