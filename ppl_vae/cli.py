@@ -69,7 +69,9 @@ def fit(
         typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step, 128 if so many.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 2e-3,
     latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
     network: Annotated[str | None, typer.Option(help="mlp or conv.")] = None,

@@ -139,7 +139,11 @@ def fit_run(
         if binarize == "none":
             vae.check(x_test, name="the test rows")
         held_out = min(0.1, _VALIDATION_ROWS / len(train.x)) if len(train.x) >= 20 else None
-        steps = math.ceil(len(train.x) * (1 - (held_out or 0)) / (options["batch_size"] or 128))
+        kept = len(train.x) - round(len(train.x) * (held_out or 0))
+        if options["batch_size"] is None:
+            # Small tables need smaller batches to be gone through in enough steps.
+            options["batch_size"] = min(kept, 128, max(16, kept // 10))
+        steps = math.ceil(kept / options["batch_size"])
         epochs = epochs if epochs is not None else min(200, max(20, math.ceil(2000 / steps)))
         result = fit(
             vae,

@@ -63,7 +63,7 @@ def pareto_khat(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or there are fewer than 25 draws.
+        If ``x`` or ``context`` is not what the VAE describes, or there are fewer than 30 draws.
 
     Notes
     -----
@@ -207,7 +207,7 @@ def amortization_gap(
     ------
     TypeError, ValueError
         If ``x`` or ``context`` is not what the VAE describes, the encoder returns something else
-        than normals, or there are fewer than 25 draws.
+        than normals, or there are fewer than 30 draws.
 
     Notes
     -----
@@ -224,10 +224,10 @@ def amortization_gap(
     import xarray as xr
 
     vae.check(x, context)
-    if num_samples < 25:
+    if num_samples < 30:
         raise ValueError(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
-            "25, better 500"
+            "30, better 500"
         )
     parts: dict[str, list[Tensor]] = {}
     with evaluating(vae, seed), Progress(len(x), "gaps", show=progress) as bar:
