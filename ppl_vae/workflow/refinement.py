@@ -74,8 +74,8 @@ def refine(
 
     ``"nuts"`` draws from :math:`p(z \mid x)` itself, with Pyro's NUTS, in coordinates that a local
     normal with full covariance has made round. The chains of some rows, ``chunk_rows``, are one
-    target: they start apart and never exchange anything but the step size and the number of
-    steps. A row that is hard to sample slows its chunk down; R-hat and ESS are each latent's own.
+    target: they start apart and share nothing but the step size and when a trajectory ends. A row
+    that is hard to sample slows its chunk down; R-hat and ESS are each latent's own.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def refine(
         Draws for each row with ``"svi"``, draws for each row and chain with ``"nuts"``.
     num_chains, num_warmup
         Chains, and draws of each that only adapt the step size and are not kept; for ``"nuts"``.
-        Many short chains make R-hat of hundreds of latents precise: of exact draws, its largest
-        value over 320 was 1.004 with 8 chains and up to 1.010 with 4, of 1000 draws each.
+        Chains make R-hat of hundreds of latents precise: over 320 of a correlated normal, its
+        largest value was 1.004 with 8 chains and up to 1.010 with 4, of 1000 draws each.
     max_steps
         Steps of Adam before it cools down, which it does as soon as no row's ELBO rises any more.
     learning_rate
