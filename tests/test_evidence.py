@@ -53,6 +53,21 @@ def test_approximate_encoder_agrees_within_its_standard_errors(oracle):
     assert (evidence.pareto_k < 0.7).all()
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_500_rows_of_16_latents(factor):
+    """Within 3 standard errors on 99 % of 500 rows, and 1e-9 nats for rounding.
+
+    Scale right, or a tenth too wide. By chance 1.35 rows lie beyond; more than 5 has probability
+    below 4e-3.
+    """
+    oracle = LinearGaussian.random(16, 64)
+    x = oracle.rows(500)
+    evidence = log_evidence(broken(oracle, factor), x, num_samples=1000, progress=False)
+    error = abs(evidence.log_evidence - oracle.log_evidence(x).numpy())
+    assert (error < 3 * evidence.standard_error + 1e-9).mean() >= 0.99
+    assert (evidence.pareto_k < 0.5).all()
+
+
 def test_too_narrow_an_encoder_is_seen_in_k_hat(oracle):
     """Half the scale gives weights without a variance, in every row."""
     evidence = log_evidence(broken(oracle, 0.5), oracle.rows(100), num_samples=1000, progress=False)

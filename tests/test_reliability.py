@@ -147,6 +147,9 @@ def test_needed_samples(oracle):
     np.testing.assert_allclose(k.needed_samples, expected)
     assert np.isinf(k.needed_samples[k >= 1]).all()
     assert k.threshold == pytest.approx(0.5)
+    light = pareto_khat(broken(oracle, "latent ignored"), oracle.rows(20))
+    assert (light < 0).any()
+    assert (light.needed_samples[light < 0] == 10).all()
     assert pareto_khat(oracle.vae(), oracle.rows(2), num_samples=3000).threshold == 0.7
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["calibrate", "plot_calibration", "simulate"]
+__all__ = ["calibrate", "p_text", "plot_calibration", "simulate"]
 
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -226,11 +226,16 @@ def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Fi
         axes.fill_between(at, low - at, high - at, color="0.85", linewidth=0)
         axes.plot(edges, ecdf - edges, color="#0072B2")
         name, shape, p = (quantity[k].item() for k in ("quantity", "shape", "p_value"))
-        axes.set_title(f"{name}: {shape}\np = {p:.2g}", fontsize=10)
+        axes.set_title(f"{name}: {shape}\np {p_text(p, '= ')}", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("rank of the truth / number of draws", fontsize=10)
     figure.supylabel("ECDF minus a uniform's", fontsize=10)
     return figure
+
+
+def p_text(p: float, equals: str = "") -> str:
+    """A p-value for a reader: below 1e-16 its digits mean nothing."""
+    return f"{equals}{p:.2g}" if p > 1e-16 else "below 1e-16"
 
 
 def _rank(truth: Tensor, draws: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GROUPS", "to_datatree", "write_datatree"]
+__all__ = ["GROUPS", "event_dims", "to_datatree", "write_datatree"]
 
 import os
 from collections.abc import Sequence
@@ -144,18 +144,18 @@ def to_datatree(
         z, x_drawn = sample_prior(vae, context=context, num_samples=num_samples, seed=seed)
         made |= {"prior": {"z": z[None]}, "prior_predictive": {"x": x_drawn[None]}}
 
-    event_dims = _event_dims(vae.event_shape)
+    event = event_dims(vae.event_shape)
     row_dims = {name: ["row"] for name in ("log_p", "log_q", "log_weight", "label")}
     coords: dict[str, Any] = {
         "row": np.arange(len(x)),
         "latent": np.arange(vae.latent_dim),
-        **{dim: np.arange(n) for dim, n in zip(event_dims, vae.event_shape, strict=True)},
+        **{dim: np.arange(n) for dim, n in zip(event, vae.event_shape, strict=True)},
     }
     if feature_names is not None:
         coords["feature"] = list(feature_names)
-    per_row = {"z": ["row", "latent"], "x": ["row", *event_dims], **row_dims}
+    per_row = {"z": ["row", "latent"], "x": ["row", *event], **row_dims}
     prior_has_rows = context is not None
-    prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event_dims)}
+    prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event)}
     tree = xr.DataTree()
     for group in (g for g in GROUPS if g in groups and g in made):
         tree[group] = arviz_base.from_dict(
@@ -195,6 +195,7 @@ def write_datatree(tree: xr.DataTree | xr.Dataset, path: str | os.PathLike[str])
             tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
-def _event_dims(event_shape: Sequence[int]) -> tuple[str, ...]:
+def event_dims(event_shape: Sequence[int]) -> tuple[str, ...]:
+    """What the dimensions of a row of data are called."""
     named = {1: ("feature",), 2: ("pixel_y", "pixel_x"), 3: ("channel", "pixel_y", "pixel_x")}
     return named.get(len(event_shape), tuple(f"x_dim_{i}" for i in range(len(event_shape))))

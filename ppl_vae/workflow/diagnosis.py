@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..vae import VAE
-from .calibration import calibrate, simulate
+from .calibration import calibrate, p_text, simulate
 from .evidence import log_evidence
 from .posterior import evaluating
 from .refinement import refine
@@ -27,7 +27,7 @@ VERDICTS = {
     "reweighted": "draws can be used with their importance weights",
     "refined": "draws can be used after refine(method='svi'), with their weights",
     "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
-    "not tried": "refine() may help; it was not tried on this row",
+    "not tried": "refinement was not tried on this row",
 }
 
 
@@ -89,17 +89,9 @@ class Diagnosis:
 
     def summary(self) -> str:
         """The verdict in words and numbers, a paragraph for each question."""
-        verdict = self.rows.verdict.values
-        size = len(verdict)
-        counts = {name: int((verdict == name).sum()) for name in VERDICTS}
-        lines = [
-            f"{name:>12}  {counts[name]:>6}  {counts[name] / size:>4.0%}  {meaning}"
-            for name, meaning in VERDICTS.items()
-            if counts[name]
-        ]
+        size = self.rows.sizes["row"]
         used = int(self.latents.active.sum())
-        p = self.calibration.p_value.min().item()
-        smallest = f"{p:.2g}" if p > 1e-16 else "below 1e-16"
+        smallest = p_text(self.calibration.p_value.min().item())
         tests = self.calibration.sizes["quantity"]
         evidence = self.rows.log_evidence
         error = float(np.std(evidence, ddof=1) / np.sqrt(size)) if size > 1 else float("nan")
@@ -111,7 +103,7 @@ class Diagnosis:
         return "\n".join(
             [
                 f"Which of {size} rows can be believed, by Pareto k-hat:",
-                *lines,
+                *self._counts(),
                 "",
                 f"Latents: {used} of {self.latents.sizes['latent']} are used.",
                 "",
@@ -126,6 +118,30 @@ class Diagnosis:
                 + (f"; of the {bound} rows with k-hat above 0.7, a lower bound." if bound else "."),
             ]
         )
+
+    def _counts(self) -> list[str]:
+        """A line for each verdict; what was tried on a sample is scaled to the rows it is of."""
+        verdict = self.rows.verdict.values
+        counts = {name: float((verdict == name).sum()) for name in VERDICTS}
+        tried, untried = counts["refined"] + counts["not"], counts["not tried"]
+        scaled = ("refined", "not") if tried and untried else ()
+        for name in scaled:
+            counts[name] *= 1 + untried / tried
+            counts["not tried"] = 0.0
+        lines = []
+        for name, count in counts.items():
+            if count:
+                number = f"{'~' if name in scaled else ''}{count:.0f}"
+                share = count / len(verdict)
+                lines.append(f"{name:>12}  {number:>6}  {share:>4.0%}  {VERDICTS[name]}")
+        if scaled:
+            mended = counts["refined"] / (tried + untried)
+            error = np.sqrt(mended * (1 - mended) / tried)
+            lines.append(
+                f"(~: refinement was tried on {tried:.0f} of the {tried + untried:.0f} rows with "
+                f"k-hat above 0.7, spread over them, and mended {mended:.0%} +- {error:.0%}.)"
+            )
+        return lines
 
     def to_datatree(self) -> xr.DataTree:
         """Everything found, a group each: ``rows``, ``latents``, ``calibration``, ``gaps``."""
@@ -147,16 +163,21 @@ class Diagnosis:
 
         k = self.rows.pareto_k.values
         edges = np.linspace(min(0.0, k.min()), max(1.0, k.max()), 41)
-        reliability.hist(k, edges, color="#0072B2", label="encoder")
         tried = self.rows.pareto_k_refined.values
-        if np.isfinite(tried).any():
-            reliability.hist(
-                tried[np.isfinite(tried)], edges, color="#E69F00", alpha=0.75, label="refined"
-            )
-            reliability.legend(frameon=False)
+        tried = tried[np.isfinite(tried)]
+        for values, colour, label in (
+            (k, "#0072B2", f"encoder, {len(k)} rows"),
+            (tried, "#E69F00", f"refined, {len(tried)} rows"),
+        ):
+            if len(values):
+                share = np.full(len(values), 1 / len(values))
+                reliability.hist(values, edges, weights=share, color=colour, alpha=0.7, label=label)
+        reliability.legend(frameon=False)
         for threshold in (0.5, 0.7):
             reliability.axvline(threshold, color="0.4", linestyle=":")
-        reliability.set(xlabel="Pareto k-hat", ylabel="rows", title="Can rows be believed?")
+        reliability.set(
+            xlabel="Pareto k-hat", ylabel="share of rows", title="Can rows be believed?"
+        )
 
         values = [self.gaps[name].values for name in ("amortization", "approximation")]
         gaps.hist(values, 20, color=["#0072B2", "#E69F00"], label=["amortization", "approximation"])
@@ -173,6 +194,7 @@ class Diagnosis:
         )
 
         worst = self.calibration.isel(quantity=int(np.argmin(self.calibration.p_value.values)))
+        p = p_text(worst.p_value.item(), "= ")
         count = self.calibration.attrs["num_draws"] + 1
         bins = min(20, count)
         ranks.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color="#0072B2")
@@ -180,7 +202,7 @@ class Diagnosis:
         ranks.set(
             xlabel="rank of the truth",
             ylabel="simulated rows",
-            title=f"{worst.quantity.item()}: {worst['shape'].item()} (p = {worst.p_value:.2g})",
+            title=f"{worst.quantity.item()}: {worst['shape'].item()} (p {p})",
         )
         for axes in figure.axes:
             axes.spines[["top", "right"]].set_visible(False)

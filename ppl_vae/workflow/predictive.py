@@ -14,7 +14,7 @@ from torch import Tensor
 from ..progress import Progress
 from ..rows import to_float
 from ..vae import VAE
-from .datatree import _event_dims
+from .datatree import event_dims
 from .posterior import evaluating
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def predictive_check(
     variables = {}
     for kind, dims, shape, of_kind in (
         ("row", ("row",), (len(x),), tallies[::2]),
-        ("feature", _event_dims(vae.event_shape), vae.event_shape, tallies[1::2]),
+        ("feature", event_dims(vae.event_shape), vae.event_shape, tallies[1::2]),
     ):
         for name in ("observed", "expected", "pit"):
             values = torch.stack([getattr(tally, name).reshape(shape) for tally in of_kind])

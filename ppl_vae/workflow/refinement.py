@@ -16,7 +16,7 @@ from torch import Tensor
 from ..progress import Progress
 from ..rows import to_float
 from ..vae import VAE
-from .datatree import _event_dims
+from .datatree import event_dims
 from .evidence import smoothed_tail_index
 from .local import Gaussian, chunks, local_posterior, log_joint, log_weight
 from .posterior import evaluating
@@ -297,10 +297,10 @@ def _tree(
     import arviz_base
     import xarray as xr
 
-    event_dims = _event_dims(vae.event_shape)
-    dims = {"z": ["row", "latent"], "x": ["row", *event_dims]}
+    event = event_dims(vae.event_shape)
+    dims = {"z": ["row", "latent"], "x": ["row", *event]}
     sizes = {"row": len(chosen), "latent": vae.latent_dim}
-    sizes |= dict(zip(event_dims, vae.event_shape, strict=True))
+    sizes |= dict(zip(event, vae.event_shape, strict=True))
     coords = {dim: np.arange(size) for dim, size in sizes.items()} | {"row": chosen}
     made: dict[str, dict[str, np.ndarray]] = {}
     for group, names in _VARIABLES[method].items():
