@@ -1,5 +1,6 @@
 """fit: the oracle's optimum, to the last bit, and what it refuses."""
 
+import importlib
 import math
 import re
 import warnings
@@ -13,6 +14,8 @@ from sklearn.decomposition import PCA
 
 from ppl_vae import VAE, VAEConfig, fit
 from ppl_vae.files import load_tensors
+
+fit_module = importlib.import_module("ppl_vae.inference.fit")
 
 
 def small(x, **choices):
@@ -174,9 +177,16 @@ def test_binarization(digits, method):
     assert len(sums) == (2 if method == "dynamic" else 1)
 
 
-def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch, engine):
     whole = small(bits)
-    options = {"epochs": 6, "validation": 0.2, "binarize": "dynamic", "progress": False}
+    options = {
+        "epochs": 6,
+        "validation": 0.2,
+        "binarize": "dynamic",
+        "engine": engine,
+        "progress": False,
+    }
     expected = fit(whole, bits[:400], **options)
 
     class StopError(Exception):
@@ -309,3 +319,83 @@ def test_fit_shows_nothing_in_two_seconds_and_warns_of_nothing(bits, capsys):
         fit(small(bits), bits[:100], epochs=1)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize("engine", ["graph", "compiled"])
+def test_engines_end_alike(digits, engine):
+    """In double precision, with bits drawn afresh, short last batches, dropout and frozen parts."""
+    ends = []
+    for name in ("eager", engine):
+        vae = small((digits > 0.5).float()).double()
+        vae.encoder.network.layers.append(torch.nn.Dropout(0.2))
+        vae.decoder.network.layers[0].bias.requires_grad_(False)
+        x = (digits[:500] * 255).to(torch.uint8)
+        result = fit(
+            vae,
+            x,
+            epochs=3,
+            batch_size=60,
+            validation=0.2,
+            binarize="dynamic",
+            max_gradient_norm=3.0,
+            engine=name,
+            progress=False,
+        )
+        ends.append((weights(vae), result.history))
+    for key, value in ends[0][0].items():
+        torch.testing.assert_close(ends[1][0][key], value, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(ends[1][1].train_loss, ends[0][1].train_loss, rtol=1e-10)
+    np.testing.assert_allclose(ends[1][1].validation_loss, ends[0][1].validation_loss, rtol=1e-10)
+
+
+def test_what_cannot_be_recorded_is_fitted_eagerly_and_says_so(bits):
+    class Looking(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    ends = []
+    for engine in ("eager", "graph"):
+        vae = small(bits)
+        vae.encoder.network.layers.append(Looking())
+        if engine == "graph":
+            with pytest.warns(RuntimeWarning, match="fit runs eagerly: .*data-dependent") as said:
+                fit(vae, bits[:300], epochs=2, engine=engine, progress=False)
+            assert len(said) == 1
+        else:
+            fit(vae, bits[:300], epochs=2, engine=engine, progress=False)
+        ends.append(weights(vae))
+    assert same(*ends)
+
+
+def test_auto_counts_the_steps_ahead(bits, monkeypatch):
+    chosen = []
+    choose = fit_module._Loop.choose
+
+    def spy(loop, engine, steps):
+        choose(loop, engine, steps)
+        chosen.append((steps, loop.engine))
+        loop.engine = "eager"
+
+    monkeypatch.setattr(fit_module._Loop, "choose", spy)
+    monkeypatch.setattr(fit_module, "_GRAPH_PAYS", 10)
+    monkeypatch.setattr(fit_module, "_COMPILING_PAYS", 20)
+    for epochs in (1, 2, 4):
+        fit(small(bits), bits[:320], epochs=epochs, batch_size=60, progress=False)
+    assert chosen == [(5, "eager"), (10, "graph"), (20, "compiled")]
+
+
+def test_on_epoch_sees_the_weights_and_changes_nothing(bits):
+    vae, epochs, seen = small(bits), [], []
+
+    def look(epoch):
+        epochs.append(epoch)
+        seen.append(weights(vae))
+        torch.rand(7)
+
+    fit(vae, bits[:200], epochs=2, on_epoch=look, progress=False)
+    assert epochs == [0, 1, 2]
+    assert not same(seen[0], seen[1])
+    assert same(seen[2], weights(vae))
+    plain = small(bits)
+    fit(plain, bits[:200], epochs=2, progress=False)
+    assert same(weights(plain), weights(vae))

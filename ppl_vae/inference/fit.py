@@ -24,11 +24,19 @@ from ..rows import binarize as binarized
 from ..rows import check_rows, to_float
 from ..vae import VAE
 from .checkpoint import load_checkpoint, save_checkpoint
+from .compiled import Recording, RecordingError, first_line, kept
 
 if TYPE_CHECKING:
     import xarray as xr
     from lightning_fabric import Fabric
 
+# Steps ahead from which "auto" records, which takes about a second and saves one or two
+# milliseconds a step, and compiles, which takes seven and saves half of one:
+# benchmarks/README.md.
+_GRAPH_PAYS, _COMPILING_PAYS = 1_000, 20_000
+_REPORT = 50  # steps between two looks at the loss, for which a GPU has to be waited for
+
+_ENGINES = ("auto", "eager", "graph", "compiled")
 _SCHEDULES: dict[str, Callable[[float], float]] = {
     "one_cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 * (1 + math.cos(math.pi * (t - 0.1) / 0.9)),
     "constant": lambda t: 1.0,
@@ -76,6 +84,7 @@ def fit(
     binarize: str = "none",
     objective: ELBO | None = None,
     engine: str = "auto",
+    on_epoch: Callable[[int], None] | None = None,
     fabric: Fabric | None = None,
     seed: int = 0,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -85,8 +94,8 @@ def fit(
     """Fit a VAE to rows of data by SVI, in place.
 
     Each step takes a batch of rows, the gradient of a Pyro ELBO, and one fused Adam step. With
-    the same seed on the same machine the result is the same to the last bit; random state, param
-    store and validation flag are given back as they were.
+    the same seed and engine on the same machine the result is the same to the last bit; random
+    state, param store and validation flag are given back as they were.
 
     Parameters
     ----------
@@ -118,7 +127,16 @@ def fit(
     objective
         Any Pyro ELBO with a differentiable loss; ``Trace_ELBO()`` if not given.
     engine
-        ``"auto"`` or ``"eager"``, at present the same: Pyro's handlers run at every step.
+        How to take a step; the result is the same but for rounding. ``"eager"`` runs Pyro's
+        handlers every time. ``"graph"`` runs them once, and from then on replays the tensor
+        operations that they led to. ``"compiled"`` compiles these, which takes seconds and needs
+        a C++ compiler. ``"auto"`` chooses by the number of steps: graph from 1,000 on, compiled
+        from 20,000 on. Shorter last batches are run eagerly, and so is all that cannot be
+        recorded, with a warning that says why.
+    on_epoch
+        Called with the number of epochs done, before the first step and after each epoch, while
+        the VAE has the weights of that moment. What it draws does not change the fit; what it
+        raises ends it.
     fabric
         Where, and in what precision, to run: by default
         ``lightning_fabric.Fabric(accelerator="auto", devices=1)``. The VAE stays on its device.
@@ -208,7 +226,9 @@ def fit(
             if saved is not None:
                 loop.restore(*saved)
                 bar.resume(loop.epoch * len(rows))
+        loop.choose(engine, (epochs - loop.epoch) * (len(rows) // batch_size))
         first, started = loop.epoch, time.perf_counter()
+        _call(on_epoch, loop.epoch)
         written, reason, finite = started, f"all {epochs} epochs done", True
         while loop.epoch < epochs:
             try:
@@ -219,6 +239,7 @@ def fit(
                     bar,
                 )
                 loop.end_epoch(validation_rows, seed)
+                _call(on_epoch, loop.epoch)
             except _NotFiniteError as failure:
                 reason, finite = str(failure), False
                 break
@@ -237,6 +258,12 @@ def fit(
     return FitResult(loop.history_dataset(), reason, finite, seconds, speed)
 
 
+def _call(on_epoch: Callable[[int], None] | None, epoch: int) -> None:
+    if on_epoch is not None:
+        with seeded(0):
+            on_epoch(epoch)
+
+
 class _NotFiniteError(ArithmeticError):
     pass
 
@@ -249,7 +276,7 @@ class _Loss(nn.Module):
         self.vae = vae
         self.objective = objective
 
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, context) / len(
             x
         )
@@ -283,10 +310,12 @@ class _Loop:
         self.objective = objective
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
+        self.engine = "eager"
+        self.recording: Recording | None = None
+        self.reached: list[Tensor] = []
         self.trainable = [p for p in vae.parameters() if p.requires_grad]
-        self.loss, self.optimizer = fabric.setup(
-            _Loss(vae, objective), torch.optim.Adam(self.trainable, fused=True)
-        )
+        self.adam = torch.optim.Adam(self.trainable, fused=True)
+        self.loss, self.optimizer = fabric.setup(_Loss(vae, objective), self.adam)
         self.best = self.weights()
         self.history: dict[str, list[float]] = {
             "train_loss": [],
@@ -323,24 +352,109 @@ class _Loop:
             # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
             with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
                 self.objective.loss(self.vae.model, self.vae.guide, *rows[order[:2]])
-        total = 0.0
+        total, unread = 0.0, []
         for start in range(0, len(rows), batch_size):
             rate = learning_rate(self.epoch + (start + 0.5 * batch_size) / len(rows))
             self.optimizer.param_groups[0]["lr"] = rate
-            x, context = rows[order[start : start + batch_size]]
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(x, context)
-            self.fabric.backward(loss)
-            norm = nn.utils.clip_grad_norm_(self.trainable, self.max_gradient_norm)
-            value = loss.item()
-            if not (math.isfinite(value) and norm.isfinite()):
-                step = start // batch_size
-                raise _NotFiniteError(self._explanation(value, norm.item(), step, rate))
-            self.optimizer.step()
-            total += value * len(x)
-            bar.advance(len(x), f"{value:.2f} nats per row")
+            batch = rows[order[start : start + batch_size]]
+            loss, norm = self.gradients(batch, whole=len(batch[0]) == batch_size)
+            self.update((norm / self.max_gradient_norm).clamp(min=1.0).float())
+            unread.append((start // batch_size, rate, len(batch[0]), loss, norm))
+            if len(unread) == _REPORT or start + batch_size >= len(rows):
+                total += self.read(unread, bar)
+                unread = []
         self.history["train_loss"].append(total / len(rows))
         self.history["learning_rate"].append(rate)
+
+    def choose(self, engine: str, steps: int) -> None:
+        """Settle on an engine, where ``"auto"`` goes by the number of steps ahead."""
+        if engine == "auto":
+            engine = "graph" if steps >= _GRAPH_PAYS else "eager"
+            engine = "compiled" if steps >= _COMPILING_PAYS else engine
+        self.engine = engine
+
+    def gradients(
+        self, batch: tuple[Tensor, Tensor | None], *, whole: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Give the parameters their gradients; return the loss and the norm of these."""
+        inputs = [part for part in batch if part is not None]
+        if whole and self.recording is None and self.engine != "eager":
+            self.record(inputs)
+        if self.recording is None or not whole:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(*inputs)
+            self.fabric.backward(loss)
+            gradients = [p.grad for p in self.trainable if p.grad is not None]
+            return loss.detach(), nn.utils.get_total_norm(gradients)
+        loss, norm, *gradients = self.recording(*inputs)
+        for parameter, gradient in zip(self.reached, gradients, strict=True):
+            parameter.grad = gradient
+        return loss, norm
+
+    def update(self, excess: Tensor) -> None:
+        """Take a step of Adam, which divides by ``excess`` as it goes through the gradients."""
+        if self.recording is None or not self.adam.state:
+            self.adam.grad_scale = excess  # type: ignore[attr-defined]
+            self.optimizer.step()
+            return
+        # The optimizer's own step looks for a GPU's driver first: a tenth of the time of a small
+        # step.
+        states = [self.adam.state[parameter] for parameter in self.reached]
+        steps = [state["step"] for state in states]
+        group = self.adam.param_groups[0]
+        with torch.no_grad():
+            torch._foreach_add_(steps, 1)
+            torch._fused_adam_(
+                self.reached,
+                [p.grad for p in self.reached if p.grad is not None],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                grad_scale=excess,
+            )
+
+    def record(self, inputs: list[Tensor]) -> None:
+        """Record the loss and its gradients, or go on eagerly and say why."""
+
+        def function(*inputs: Tensor) -> list[Tensor]:
+            loss = self.loss(*inputs)
+            found = torch.autograd.grad(loss, self.trainable, allow_unused=True)
+            pairs = [(p, g) for p, g in zip(self.trainable, found, strict=True) if g is not None]
+            self.reached = [parameter for parameter, _ in pairs]
+            gradients = [gradient for _, gradient in pairs]
+            return [loss.detach(), nn.utils.get_total_norm(gradients), *gradients]
+
+        try:
+            with kept(self.vae.buffers()):
+                self.recording = Recording(function, inputs)
+            if self.engine == "compiled":
+                self.recording.compile(*inputs)
+        except RecordingError as error:
+            self.engine = "eager"
+            warnings.warn(f"fit runs eagerly: {error}", RuntimeWarning, stacklevel=5)
+        except Exception as error:
+            warnings.warn(
+                f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=5
+            )
+
+    def read(self, steps: list[tuple[int, float, int, Tensor, Tensor]], bar: Progress) -> float:
+        """The sum over rows of the losses of some steps, all of which have to be numbers."""
+        values = torch.stack([torch.stack(step[3:]) for step in steps]).tolist()
+        total, size = 0.0, 0
+        for (step, rate, rows, *_), (loss, norm) in zip(steps, values, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise _NotFiniteError(self._explanation(loss, norm, step, rate))
+            total, size = total + loss * rows, size + rows
+        bar.advance(size, f"{values[-1][0]:.2f} nats per row")
+        return total
 
     @torch.no_grad()
     def end_epoch(self, rows: _Rows | None, seed: int) -> None:
@@ -440,8 +554,9 @@ def _check_options(
             f"patience is {patience} and validation {'not ' if validation is None else ''}given; "
             "pass a patience of at least 1 together with validation rows"
         )
-    if engine not in ("auto", "eager"):
-        raise ValueError(f"engine is {engine!r}; accepted are 'auto', 'eager'")
+    if engine not in _ENGINES:
+        accepted = ", ".join(map(repr, _ENGINES))
+        raise ValueError(f"engine is {engine!r}; accepted are {accepted}")
 
 
 def _check_rows(
