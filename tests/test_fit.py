@@ -1,6 +1,5 @@
 """fit: the oracle's optimum, to the last bit, and what it refuses."""
 
-import importlib
 import math
 import re
 import warnings
@@ -14,8 +13,7 @@ from sklearn.decomposition import PCA
 
 from ppl_vae import VAE, VAEConfig, fit
 from ppl_vae.files import load_tensors
-
-fit_module = importlib.import_module("ppl_vae.inference.fit")
+from ppl_vae.inference.step import choose_engine
 
 
 def small(x, **choices):
@@ -367,21 +365,13 @@ def test_what_cannot_be_recorded_is_fitted_eagerly_and_says_so(bits):
     assert same(*ends)
 
 
-def test_auto_counts_the_steps_ahead(bits, monkeypatch):
-    chosen = []
-    choose = fit_module._Loop.choose
-
-    def spy(loop, engine, steps):
-        choose(loop, engine, steps)
-        chosen.append((steps, loop.engine))
-        loop.engine = "eager"
-
-    monkeypatch.setattr(fit_module._Loop, "choose", spy)
-    monkeypatch.setattr(fit_module, "_GRAPH_PAYS", 10)
-    monkeypatch.setattr(fit_module, "_COMPILING_PAYS", 20)
-    for epochs in (1, 2, 4):
-        fit(small(bits), bits[:320], epochs=epochs, batch_size=60, progress=False)
-    assert chosen == [(5, "eager"), (10, "graph"), (20, "compiled")]
+def test_auto_counts_the_steps_ahead():
+    assert [choose_engine("auto", steps) for steps in (100, 2000, 50_000)] == [
+        "eager",
+        "graph",
+        "compiled",
+    ]
+    assert choose_engine("eager", 10**9) == "eager"
 
 
 def test_on_epoch_sees_the_weights_and_changes_nothing(bits):

@@ -29,6 +29,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 # Replays of a program before it is compiled, so that rare shapes (the last batch of an epoch) are
 # not: to compile takes seconds, and replaying uncompiled is most of the gain.
 _REPLAYS = 10
+# Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
+_LARGE_PRODUCT = 2**22
 # Recordings that one objective keeps; more mean that something else than tensors keeps changing.
 _MOST = 32
 
@@ -82,6 +84,7 @@ class Recording:
             except Exception as error:
                 raise RecordingError(first_line(error)) from error
         self.captured = _lift(module)
+        _multiply_by_onednn(module)
         self._module = module
         self._run: Callable[..., Sequence[Tensor]] = module.forward
 
@@ -108,10 +111,14 @@ class Recording:
             "fallback_random": True,
             "triton.cudagraphs": any(tensor.is_cuda for tensor in examples),
         }
-        with torch.no_grad(), warnings.catch_warnings(), _random_state_kept():
+        with (
+            torch.no_grad(),
+            warnings.catch_warnings(),
+            _random_state_kept(),
+            config.patch(options),
+        ):
             warnings.simplefilter("ignore")
-            with config.patch(options):
-                self._run = compile_fx(self._module, examples)  # type: ignore[assignment]
+            self._run = compile_fx(self._module, examples)  # type: ignore[assignment]
 
 
 def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
@@ -126,6 +133,7 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
             position = graph.inserting_after(last) if last else graph.inserting_before()
             with position:
                 last = graph.placeholder(f"captured_{len(captured)}")
+            last.meta = {**node.meta, "val": torch.empty_like(tensor, device="meta")}
             lifted[id(tensor)] = last
             captured.append(tensor)
         node.replace_all_uses_with(lifted[id(tensor)])
@@ -135,6 +143,55 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
     graph.eliminate_dead_code()
     module.recompile()
     return captured
+
+
+# oneDNN's product x w^T + b under a name of ours: what inductor makes of PyTorch's own name for it
+# is for weights that never change.
+_LIBRARY = torch.library.Library("ppl_vae", "DEF")
+_LIBRARY.define("linear(Tensor x, Tensor w, Tensor? b) -> Tensor")
+
+
+@torch.library.impl(_LIBRARY, "linear", "CPU")
+def _linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], "")
+
+
+@torch.library.register_fake("ppl_vae::linear", lib=_LIBRARY)
+def _(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], w.shape[0])
+
+
+def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
+    """Let oneDNN take the larger matrix products in single precision on a CPU.
+
+    PyTorch gives them to MKL, which on an AMD processor leaves half of its vector units idle.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return
+    graph = module.graph
+    for kind in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+        for node in graph.find_nodes(op="call_function", target=kind):
+            *bias, left, right = node.args
+            one, other = left.meta["val"], right.meta["val"]
+            large = one.numel() * other.shape[1] >= _LARGE_PRODUCT
+            plain = not node.kwargs and all(b.meta["val"].dim() == 1 for b in bias)
+            if not (
+                large
+                and plain
+                and one.dtype == torch.float32
+                and one.device.type in ("cpu", "meta")
+            ):
+                continue
+            with graph.inserting_before(node):
+                weight = graph.call_function(torch.ops.aten.t.default, (right,))
+                weight.meta["val"] = other.t()
+                made = graph.call_function(
+                    torch.ops.ppl_vae.linear.default, (left, weight, *(bias or [None]))
+                )
+            made.meta = node.meta
+            node.replace_all_uses_with(made)
+            graph.erase_node(node)
+    module.recompile()
 
 
 @contextmanager

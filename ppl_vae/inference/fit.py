@@ -24,19 +24,14 @@ from ..rows import binarize as binarized
 from ..rows import check_rows, to_float
 from ..vae import VAE
 from .checkpoint import load_checkpoint, save_checkpoint
-from .compiled import Recording, RecordingError, first_line, kept
+from .step import ENGINES, Step, choose_engine
 
 if TYPE_CHECKING:
     import xarray as xr
     from lightning_fabric import Fabric
 
-# Steps ahead from which "auto" records, which takes about a second and saves one or two
-# milliseconds a step, and compiles, which takes seven and saves half of one:
-# benchmarks/README.md.
-_GRAPH_PAYS, _COMPILING_PAYS = 1_000, 20_000
 _REPORT = 50  # steps between two looks at the loss, for which a GPU has to be waited for
 
-_ENGINES = ("auto", "eager", "graph", "compiled")
 _SCHEDULES: dict[str, Callable[[float], float]] = {
     "one_cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 * (1 + math.cos(math.pi * (t - 0.1) / 0.9)),
     "constant": lambda t: 1.0,
@@ -131,7 +126,7 @@ def fit(
         handlers every time. ``"graph"`` runs them once, and from then on replays the tensor
         operations that they led to. ``"compiled"`` compiles these, which takes seconds and needs
         a C++ compiler. ``"auto"`` chooses by the number of steps: graph from 1,000 on, compiled
-        from 20,000 on. Shorter last batches are run eagerly, and so is all that cannot be
+        from 10,000 on. Shorter last batches are run eagerly, and so is all that cannot be
         recorded, with a warning that says why.
     on_epoch
         Called with the number of epochs done, before the first step and after each epoch, while
@@ -220,13 +215,18 @@ def fit(
     ):
         # The guard below says more.
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
-        loop = _Loop(vae, objective, fabric, max_gradient_norm)
+        loop = _Loop(
+            vae,
+            objective,
+            fabric,
+            max_gradient_norm,
+            choose_engine(engine, epochs * (len(rows) // batch_size)),
+        )
         if checkpoint and resume:
             saved = load_checkpoint(checkpoint, settings=settings)
             if saved is not None:
                 loop.restore(*saved)
                 bar.resume(loop.epoch * len(rows))
-        loop.choose(engine, (epochs - loop.epoch) * (len(rows) // batch_size))
         first, started = loop.epoch, time.perf_counter()
         _call(on_epoch, loop.epoch)
         written, reason, finite = started, f"all {epochs} epochs done", True
@@ -295,27 +295,25 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
         rows = rows.to(self.x.device)
         x = to_float(self.x[rows], self.dtype)
         x = x if self.binarize == "none" else binarized(x, self.binarize)
-        return x, None if self.context is None else self.context[rows]
+        return (x,) if self.context is None else (x, self.context[rows])
 
 
 class _Loop:
     """The state of a fit, and how one epoch changes it."""
 
-    def __init__(self, vae: VAE, objective: Any, fabric: Fabric, max_gradient_norm: float) -> None:
+    def __init__(
+        self, vae: VAE, objective: Any, fabric: Fabric, max_gradient_norm: float, engine: str
+    ) -> None:
         self.vae = vae
         self.objective = objective
-        self.fabric = fabric
-        self.max_gradient_norm = max_gradient_norm
-        self.engine = "eager"
-        self.recording: Recording | None = None
-        self.reached: list[Tensor] = []
-        self.trainable = [p for p in vae.parameters() if p.requires_grad]
-        self.adam = torch.optim.Adam(self.trainable, fused=True)
-        self.loss, self.optimizer = fabric.setup(_Loss(vae, objective), self.adam)
+        self.device = fabric.device
+        self.step = Step(
+            _Loss(vae, objective), fabric, max_gradient_norm=max_gradient_norm, engine=engine
+        )
         self.best = self.weights()
         self.history: dict[str, list[float]] = {
             "train_loss": [],
@@ -355,95 +353,15 @@ class _Loop:
         total, unread = 0.0, []
         for start in range(0, len(rows), batch_size):
             rate = learning_rate(self.epoch + (start + 0.5 * batch_size) / len(rows))
-            self.optimizer.param_groups[0]["lr"] = rate
             batch = rows[order[start : start + batch_size]]
-            loss, norm = self.gradients(batch, whole=len(batch[0]) == batch_size)
-            self.update((norm / self.max_gradient_norm).clamp(min=1.0).float())
-            unread.append((start // batch_size, rate, len(batch[0]), loss, norm))
+            size = len(batch[0])
+            loss, norm = self.step(batch, rate, whole=size == batch_size)
+            unread.append((start // batch_size, rate, size, loss, norm))
             if len(unread) == _REPORT or start + batch_size >= len(rows):
                 total += self.read(unread, bar)
                 unread = []
         self.history["train_loss"].append(total / len(rows))
         self.history["learning_rate"].append(rate)
-
-    def choose(self, engine: str, steps: int) -> None:
-        """Settle on an engine, where ``"auto"`` goes by the number of steps ahead."""
-        if engine == "auto":
-            engine = "graph" if steps >= _GRAPH_PAYS else "eager"
-            engine = "compiled" if steps >= _COMPILING_PAYS else engine
-        self.engine = engine
-
-    def gradients(
-        self, batch: tuple[Tensor, Tensor | None], *, whole: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Give the parameters their gradients; return the loss and the norm of these."""
-        inputs = [part for part in batch if part is not None]
-        if whole and self.recording is None and self.engine != "eager":
-            self.record(inputs)
-        if self.recording is None or not whole:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(*inputs)
-            self.fabric.backward(loss)
-            gradients = [p.grad for p in self.trainable if p.grad is not None]
-            return loss.detach(), nn.utils.get_total_norm(gradients)
-        loss, norm, *gradients = self.recording(*inputs)
-        for parameter, gradient in zip(self.reached, gradients, strict=True):
-            parameter.grad = gradient
-        return loss, norm
-
-    def update(self, excess: Tensor) -> None:
-        """Take a step of Adam, which divides by ``excess`` as it goes through the gradients."""
-        if self.recording is None or not self.adam.state:
-            self.adam.grad_scale = excess  # type: ignore[attr-defined]
-            self.optimizer.step()
-            return
-        # The optimizer's own step looks for a GPU's driver first: a tenth of the time of a small
-        # step.
-        states = [self.adam.state[parameter] for parameter in self.reached]
-        steps = [state["step"] for state in states]
-        group = self.adam.param_groups[0]
-        with torch.no_grad():
-            torch._foreach_add_(steps, 1)
-            torch._fused_adam_(
-                self.reached,
-                [p.grad for p in self.reached if p.grad is not None],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
-                [],
-                steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-                grad_scale=excess,
-            )
-
-    def record(self, inputs: list[Tensor]) -> None:
-        """Record the loss and its gradients, or go on eagerly and say why."""
-
-        def function(*inputs: Tensor) -> list[Tensor]:
-            loss = self.loss(*inputs)
-            found = torch.autograd.grad(loss, self.trainable, allow_unused=True)
-            pairs = [(p, g) for p, g in zip(self.trainable, found, strict=True) if g is not None]
-            self.reached = [parameter for parameter, _ in pairs]
-            gradients = [gradient for _, gradient in pairs]
-            return [loss.detach(), nn.utils.get_total_norm(gradients), *gradients]
-
-        try:
-            with kept(self.vae.buffers()):
-                self.recording = Recording(function, inputs)
-            if self.engine == "compiled":
-                self.recording.compile(*inputs)
-        except RecordingError as error:
-            self.engine = "eager"
-            warnings.warn(f"fit runs eagerly: {error}", RuntimeWarning, stacklevel=5)
-        except Exception as error:
-            warnings.warn(
-                f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=5
-            )
 
     def read(self, steps: list[tuple[int, float, int, Tensor, Tensor]], bar: Progress) -> float:
         """The sum over rows of the losses of some steps, all of which have to be numbers."""
@@ -463,7 +381,7 @@ class _Loop:
             self.vae.eval()
             with seeded(seed):
                 total = sum(
-                    self.loss(*rows[chunk]).item() * len(chunk)
+                    self.step.loss(*rows[chunk]).item() * len(chunk)
                     for chunk in torch.arange(len(rows)).split(1024)
                 )
             if not math.isfinite(total):
@@ -478,7 +396,7 @@ class _Loop:
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         moments = {
             f"{i}.{key}": torch.as_tensor(value)
-            for i, moment in self.optimizer.state_dict()["state"].items()
+            for i, moment in self.step.adam.state_dict()["state"].items()
             for key, value in moment.items()
         }
         random = {"cpu": torch.get_rng_state()}
@@ -490,12 +408,12 @@ class _Loop:
         self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]
     ) -> None:
         self.vae.load_state_dict(groups["vae"])
-        self.best = {k: v.to(self.fabric.device) for k, v in groups["best"].items()}
+        self.best = {k: v.to(self.device) for k, v in groups["best"].items()}
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in groups["adam"].items():
             index, key = name.split(".")
             moments.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.step.adam.load_state_dict({**self.step.adam.state_dict(), "state": moments})
         torch.set_rng_state(groups["random"]["cpu"])
         if "cuda" in groups["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(groups["random"]["cuda"])
@@ -554,8 +472,8 @@ def _check_options(
             f"patience is {patience} and validation {'not ' if validation is None else ''}given; "
             "pass a patience of at least 1 together with validation rows"
         )
-    if engine not in _ENGINES:
-        accepted = ", ".join(map(repr, _ENGINES))
+    if engine not in ENGINES:
+        accepted = ", ".join(map(repr, ENGINES))
         raise ValueError(f"engine is {engine!r}; accepted are {accepted}")
 
 
