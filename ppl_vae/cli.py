@@ -95,7 +95,7 @@ def fit(
     drop: Drop = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
-    engine: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, eager, graph or compiled.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     force: Force = False,

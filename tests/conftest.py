@@ -1,5 +1,6 @@
 """What every test starts from."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -12,6 +13,25 @@ from oracle import LinearGaussian
 torch.set_num_threads(1)
 
 _SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--engine",
+        choices=("graph", "compiled"),
+        help="what fit(engine='auto') stands for in all tests, in place of 'eager' for short fits",
+    )
+
+
+@pytest.fixture(autouse=True)
+def chosen_engine(request, monkeypatch):
+    engine = request.config.getoption("--engine")
+    if engine:
+        monkeypatch.setattr(
+            importlib.import_module("ppl_vae.inference.fit"),
+            "choose_engine",
+            lambda given, _: engine if given == "auto" else given,
+        )
 
 
 @pytest.fixture(autouse=True)

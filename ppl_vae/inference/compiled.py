@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 # not: to compile takes seconds, and replaying uncompiled is most of the gain.
 _REPLAYS = 10
 # Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
-_LARGE_PRODUCT = 2**22
+_LARGE_PRODUCT = 2**21
 # Recordings that one objective keeps; more mean that something else than tensors keeps changing.
 _MOST = 32
 
@@ -85,6 +85,7 @@ class Recording:
                 raise RecordingError(first_line(error)) from error
         self.captured = _lift(module)
         _multiply_by_onednn(module)
+        _draw_at_once(module)
         self._module = module
         self._run: Callable[..., Sequence[Tensor]] = module.forward
 
@@ -93,8 +94,11 @@ class Recording:
         with torch.no_grad():
             return self._run(*inputs, *self.captured)
 
-    def compile(self, *inputs: Tensor) -> None:
-        """Compile the graph for inputs such as these; on a GPU, into a CUDA graph.
+    def compile(self, *inputs: Tensor, cuda_graph: bool = False) -> None:
+        """Compile the graph for inputs such as these.
+
+        With ``cuda_graph``, on a GPU, all kernels are launched at once, and each call overwrites
+        the outputs of the one before.
 
         Raises
         ------
@@ -109,7 +113,7 @@ class Recording:
         options = {
             # The random numbers of an eager run, in its order.
             "fallback_random": True,
-            "triton.cudagraphs": any(tensor.is_cuda for tensor in examples),
+            "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
         }
         with (
             torch.no_grad(),
@@ -183,6 +187,13 @@ def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
             ):
                 continue
             with graph.inserting_before(node):
+                if not one.is_contiguous():  # it would be copied anyway, but by itself
+                    left = graph.call_function(
+                        torch.ops.aten.clone.default,
+                        (left,),
+                        {"memory_format": torch.contiguous_format},
+                    )
+                    left.meta["val"] = one.contiguous()
                 weight = graph.call_function(torch.ops.aten.t.default, (right,))
                 weight.meta["val"] = other.t()
                 made = graph.call_function(
@@ -191,6 +202,22 @@ def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
             made.meta = node.meta
             node.replace_all_uses_with(made)
             graph.erase_node(node)
+    module.recompile()
+
+
+def _draw_at_once(module: torch.fx.GraphModule) -> None:
+    """Draw standard normals as such: filling memory with them is compiled to more copies."""
+    graph, aten = module.graph, torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.normal_.default):
+        empty, *rest = node.args
+        if rest or node.kwargs or empty.target != aten.empty.memory_format or len(empty.users) > 1:
+            continue
+        with graph.inserting_before(node):
+            drawn = graph.call_function(aten.randn.default, empty.args, empty.kwargs)
+        drawn.meta = node.meta
+        node.replace_all_uses_with(drawn)
+        graph.erase_node(node)
+        graph.erase_node(empty)
     module.recompile()
 
 

@@ -297,7 +297,8 @@ class _Rows:
 
     def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
         rows = rows.to(self.x.device)
-        x = to_float(self.x[rows], self.dtype)
+        # Several times as fast as indexing, which goes by entries.
+        x = to_float(self.x.index_select(0, rows), self.dtype)
         x = x if self.binarize == "none" else binarized(x, self.binarize)
         return (x,) if self.context is None else (x, self.context[rows])
 
@@ -395,7 +396,7 @@ class _Loop:
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         moments = {
-            f"{i}.{key}": torch.as_tensor(value)
+            f"{i}.{key}": torch.as_tensor(value).clone()  # parameters share the count of steps
             for i, moment in self.step.adam.state_dict()["state"].items()
             for key, value in moment.items()
         }

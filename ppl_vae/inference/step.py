@@ -70,45 +70,54 @@ class Step:
         if whole and self.recording is None and self.engine != "eager":
             self._record(inputs)
         if self.recording is not None and whole:
+            if self.fabric.device.type == "cuda":
+                torch.compiler.cudagraph_mark_step_begin()
             loss, norm, excess, *gradients = self.recording(*inputs)
             self._update(gradients, excess)
-            return loss, norm
+            return loss.clone(), norm.clone()
         loss = self.loss(*inputs)
         self.fabric.backward(loss)
-        norm, excess = self._measure([p.grad for p in self.trainable if p.grad is not None])
-        self._step(excess)
+        gradients = [p.grad for p in self.trainable if p.grad is not None]
+        norm, excess = self._measure(gradients)
+        if self.recording is None:
+            # Adam divides by it as it goes through the gradients.
+            self.adam.grad_scale = excess  # type: ignore[attr-defined]
+            self.optimizer.step()
+        else:
+            self._update(gradients, excess)
+        self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), norm
 
     def _measure(self, gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The norm of the whole gradient, and what to divide it by."""
-        norm = nn.utils.get_total_norm(gradients)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         return norm, (norm / self.max_gradient_norm).clamp(min=1.0).float()
 
-    def _step(self, excess: Tensor) -> None:
-        # Adam divides by it as it goes through the gradients.
-        self.adam.grad_scale = excess  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
     def _update(self, gradients: list[Tensor], excess: Tensor) -> None:
-        """What ``_step`` does, without looking for a GPU's driver first, as Adam's step does."""
-        if not self.adam.state:
+        """The step of Adam, less what a small step would spend a third of its time on.
+
+        The optimizer's own looks for a GPU's driver first, and counts steps by parameter.
+        """
+        states = [self.adam.state[parameter] for parameter in self.reached]
+        if not all(states):
             for parameter, gradient in zip(self.reached, gradients, strict=True):
                 parameter.grad = gradient
-            self._step(excess)
+            self.adam.grad_scale = excess  # type: ignore[attr-defined]
+            self.optimizer.step()
             return
-        states = [self.adam.state[parameter] for parameter in self.reached]
-        steps = [state["step"] for state in states]
+        steps = states[0]["step"]
+        for state in states:
+            state["step"] = steps
         group = self.adam.param_groups[0]
         with torch.no_grad():
-            torch._foreach_add_(steps, 1)
+            steps.add_(1)
             torch._fused_adam_(
                 self.reached,
                 gradients,
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
-                steps,
+                [steps] * len(states),
                 lr=group["lr"],
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
@@ -134,7 +143,7 @@ class Step:
             with kept(self.buffers):
                 self.recording = Recording(function, inputs)
             if self.engine == "compiled":
-                self.recording.compile(*inputs)
+                self.recording.compile(*inputs, cuda_graph=True)
         except RecordingError as error:
             self.engine = "eager"
             warnings.warn(f"fit runs eagerly: {error}", RuntimeWarning, stacklevel=5)

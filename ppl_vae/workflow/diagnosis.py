@@ -39,8 +39,8 @@ class Diagnosis:
     ----------
     rows
         Dataset over ``row``: ``log_evidence``, ``standard_error``, ``elbo`` (nats), ``pareto_k``,
-        ``pareto_k_refined`` (NaN where refinement was not tried) and ``verdict``, a key of
-        ``VERDICTS``.
+        ``pareto_k_refined`` and ``pareto_k_redrawn``, of the encoder's own draws beside it (both
+        NaN where refinement was not tried), and ``verdict``, a key of ``VERDICTS``.
     latents
         Dataset over ``latent``, of :func:`~ppl_vae.workflow.reliability.active_units`, with
         ``used``: nats by which the decoder's log p(x|z) falls when the latent is drawn anew.
@@ -134,12 +134,18 @@ class Diagnosis:
                 number = f"{'~' if name in scaled else ''}{count:.0f}"
                 share = count / len(verdict)
                 lines.append(f"{name:>12}  {number:>6}  {share:>4.0%}  {VERDICTS[name]}")
-        if scaled:
-            mended = counts["refined"] / (tried + untried)
-            error = np.sqrt(mended * (1 - mended) / tried)
+        if tried:
+            mended = counts["refined"] / (counts["refined"] + counts["not"])
+            alone = float((self.rows.pareto_k_redrawn <= 0.7).sum()) / tried
+            some = (
+                f"{tried:.0f}, spread over the {tried + untried:.0f}"
+                if scaled
+                else f"the {tried:.0f}"
+            )
             lines.append(
-                f"(~: refinement was tried on {tried:.0f} of the {tried + untried:.0f} rows with "
-                f"k-hat above 0.7, spread over them, and mended {mended:.0%} +- {error:.0%}.)"
+                f"Refined were {some} rows with k-hat above 0.7: {mended:.0%} fell below it, where "
+                f"fresh draws alone would have brought {alone:.0%}."
+                + (" The numbers with ~ say so of all." if scaled else "")
             )
         return lines
 
@@ -271,18 +277,23 @@ def diagnose(
     rows = log_evidence(vae, x, context=context, num_samples=num_samples, **options)
     k = rows.pareto_k.values
     unreliable = _spread(np.flatnonzero(k > 0.7), refined_rows)
-    refined_k = np.full(len(x), np.nan)
+    refined_k, redrawn_k = np.full((2, len(x)), np.nan)
     if len(unreliable):
         refined = refine(
             vae, x, context=context, rows=unreliable, num_samples=num_samples, **options
         )
         refined_k[unreliable] = refined["constant_data"]["pareto_k_after"].values
+        redrawn_k[unreliable] = refined["constant_data"]["pareto_k_before"].values
     verdict = np.select(
         [k < 0.5, k <= 0.7, refined_k <= 0.7, np.isfinite(refined_k)],
         ["as it is", "reweighted", "refined", "not"],
         "not tried",
     )
-    rows = rows.assign(pareto_k_refined=("row", refined_k), verdict=("row", verdict))
+    rows = rows.assign(
+        pareto_k_refined=("row", refined_k),
+        pareto_k_redrawn=("row", redrawn_k),
+        verdict=("row", verdict),
+    )
     some = torch.as_tensor(_spread(np.arange(len(x)), gap_rows))
     gaps = amortization_gap(
         vae,

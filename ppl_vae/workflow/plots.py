@@ -12,16 +12,20 @@ from torch import Tensor
 
 from ..rows import to_float
 from ..vae import VAE
+from .canvas import (
+    COLOURS,
+    image_grid,
+    kinds_of,
+    one_panel,
+    scatter_by_label,
+    show_image,
+    table_panels,
+)
 from .posterior import evaluating, map_draws, posterior_means
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito (2008), told apart with any colour vision, then repeated with other markers.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-_MARKERS = "o^sD"
 
 
 def plot_losses(history: xr.Dataset) -> Figure:
@@ -31,10 +35,20 @@ def plot_losses(history: xr.Dataset) -> Figure:
     ----------
     history
         ``FitResult.history``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAEConfig, fit
+    >>> x = (torch.rand(64, 8, 8) < 0.5).float()
+    >>> vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
+    >>> history = fit(vae, x, epochs=5, validation=0.25, progress=False).history
+    >>> plot_losses(history).axes[0].get_ylabel()
+    'minus ELBO, nats per row'
     """
-    figure, axes = _single(6.4, 3.6)
+    figure, axes = one_panel(6.4, 3.6)
     for colour, (name, label) in zip(
-        _COLOURS,
+        COLOURS,
         {"train_loss": "training", "validation_loss": "validation"}.items(),
         strict=False,
     ):
@@ -75,6 +89,15 @@ def plot_reconstructions(
         How many rows to draw.
     seed
         Decides the draws of z.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
+    >>> figure = plot_reconstructions(vae, torch.ones(5, 8, 8))
+    >>> len(figure.axes)  # originals, reconstructions and spreads of five rows
+    15
     """
     x = x[:num_rows]
     context = None if context is None else context[:num_rows]
@@ -90,12 +113,12 @@ def plot_reconstructions(
         "its spread": made["spread"],
     }
     if len(vae.event_shape) == 1:
-        return _table_panels(vae, panels)
-    figure, grid = _image_grid(3, len(x), 0.9, margin=1.0)
+        return table_panels(vae, panels)
+    figure, grid = image_grid(3, len(x), 0.9, margin=1.0)
     for axes_row, (label, images) in zip(grid, panels.items(), strict=True):
         top = images.max() if label == "its spread" else 1.0
         for axes, image in zip(axes_row, images, strict=True):
-            _show_image(axes, image, top)
+            show_image(axes, image, top)
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
@@ -115,6 +138,13 @@ def plot_draws(
         How many draws.
     seed
         Decides them.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
+    >>> len(plot_draws(vae, num_rows=9).axes)
+    9
     """
     with evaluating(vae, seed):
         like = next(vae.parameters())
@@ -122,14 +152,14 @@ def plot_draws(
         z = vae.prior(given).expand((num_rows,)).sample()
         means = vae.decoder(z, given).mean.cpu().numpy()
     if len(vae.event_shape) == 1:
-        return _table_panels(vae, {"draws from the prior": means})
+        return table_panels(vae, {"draws from the prior": means})
     columns = int(np.ceil(np.sqrt(num_rows)))
     lines = int(np.ceil(num_rows / columns))
-    figure, grid = _image_grid(lines, columns, 0.7)
+    figure, grid = image_grid(lines, columns, 0.7)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image in zip(grid.flat, means, strict=False):
-        _show_image(axes, image, 1.0)
+        show_image(axes, image, 1.0)
     return figure
 
 
@@ -157,11 +187,24 @@ def plot_latents(
         One for each row, shown by colour and marker where there are at most 20 different ones.
     max_rows
         How many rows at most.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer labels than rows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
+    >>> plot_latents(vae, torch.rand(5, 8, 8).round(), labels=list("abcab")).axes[0].get_xlabel()
+    'mean of latent 0'
     """
     x = x[:max_rows]
     context = None if context is None else context[:max_rows]
     means = posterior_means(vae, x, context)
-    figure, axes = _single(6.0, 5.4)
+    figure, axes = one_panel(6.0, 5.4)
     if vae.latent_dim > 2:
         from sklearn.decomposition import PCA
 
@@ -176,83 +219,7 @@ def plot_latents(
     if means.shape[1] == 1:
         means = np.column_stack([means, np.zeros(len(means))])
         names.append("")
-    values = None if labels is None else np.asarray(labels)[: len(x)]
-    kinds = [None] if values is None else list(np.unique(values))
-    if len(kinds) > 20:
-        kinds = [None]
-    for i, kind in enumerate(kinds):
-        chosen = means if kind is None else means[values == kind]
-        axes.scatter(
-            chosen[:, 0],
-            chosen[:, 1],
-            s=14,
-            alpha=0.75,
-            linewidths=0,
-            label=kind,
-            color=_COLOURS[i % 7],
-            marker=_MARKERS[i // 7 % 4],
-        )
-    if kinds != [None]:
-        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
+    scatter_by_label(axes, means, kinds_of(labels, len(x)))
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal", adjustable="datalim")
-    return figure
-
-
-def _figure(
-    width: float, height: float, *, rows: int = 1, columns: int = 1
-) -> tuple[Figure, np.ndarray]:
-    """A figure and its grid of axes, shape ``(rows, columns)``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Not through pyplot, which would keep every figure alive and choose a window for it.
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _single(width: float, height: float) -> tuple[Figure, Axes]:
-    figure, ((axes,),) = _figure(width, height)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _image_grid(rows: int, columns: int, size: float, margin: float = 0.0) -> tuple[Figure, Any]:
-    figure, grid = _figure(size * columns + margin, size * rows, rows=rows, columns=columns)
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    return figure, grid
-
-
-def _show_image(axes: Axes, image: np.ndarray, top: float) -> None:
-    if image.ndim == 3:
-        image = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-    axes.imshow(np.clip(image / max(top, 1e-12), 0, 1), cmap="gray", vmin=0, vmax=1)
-    axes.set(xticks=[], yticks=[])
-    axes.set_axis_on()
-    axes.spines[:].set_visible(False)
-
-
-def _table_panels(vae: VAE, panels: dict[str, np.ndarray]) -> Figure:
-    """Rows of a table as rows of a picture; the data share a colour scale, a spread has its own."""
-    from matplotlib.ticker import MaxNLocator
-
-    center, spread = (t.cpu().numpy() for t in (vae.decoder.center, vae.decoder.spread))
-    scaled = {
-        label: values / spread if label == "its spread" else (values - center) / spread
-        for label, values in panels.items()
-    }
-    data = np.concatenate([values for label, values in scaled.items() if label != "its spread"])
-    low, high = np.nanmin(data), np.nanmax(data)
-    figure, grid = _figure(3.4 * len(panels) + 1.2, 3.6, columns=len(panels))
-    for axes, (label, values) in zip(grid[0], scaled.items(), strict=True):
-        limits = {} if label == "its spread" else {"vmin": low, "vmax": high}
-        picture = axes.imshow(
-            values, aspect="auto", cmap="cividis", interpolation="nearest", **limits
-        )
-        axes.set_facecolor("0.85")
-        axes.set(title=label, xlabel="feature", ylabel="row")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
-        figure.colorbar(picture, ax=axes, label="standard deviations")
     return figure

@@ -1,0 +1,141 @@
+"""Figures, grids and colours that the pictures share; nothing of it goes through pyplot."""
+
+from __future__ import annotations
+
+__all__ = [
+    "COLOURS",
+    "MARKERS",
+    "blank_figure",
+    "image_grid",
+    "kinds_of",
+    "one_panel",
+    "scatter_by_label",
+    "show_image",
+    "table_panels",
+]
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), told apart with any colour vision, then repeated with other markers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = "o^sD"
+_MOST_KINDS = 20
+
+
+def blank_figure(
+    width: float, height: float, *, rows: int = 1, columns: int = 1
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its grid of axes, shape ``(rows, columns)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Not through pyplot, which would keep every figure alive and choose a window for it.
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of one set of axes, without a frame at the top and right."""
+    figure, ((axes,),) = blank_figure(width, height)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def image_grid(rows: int, columns: int, size: float, margin: float = 0.0) -> tuple[Figure, Any]:
+    """A figure and its close grid of axes, ``size`` inches each, ``margin`` more for labels."""
+    figure, grid = blank_figure(size * columns + margin, size * rows, rows=rows, columns=columns)
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    return figure, grid
+
+
+def show_image(axes: Axes, image: np.ndarray, top: float) -> None:
+    """Show one image, ``(height, width)`` or ``(channel, height, width)``, white at ``top``."""
+    if image.ndim == 3:
+        image = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    axes.imshow(np.clip(image / max(top, 1e-12), 0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    axes.set_axis_on()
+    axes.spines[:].set_visible(False)
+
+
+def kinds_of(labels: Sequence[Any] | np.ndarray | None, size: int) -> list[tuple[Any, np.ndarray]]:
+    """Which rows, shape ``(row,)`` of bool, have which label.
+
+    All rows under None where there are no labels, or too many different ones to tell apart.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer labels than rows.
+
+    Examples
+    --------
+    >>> [(str(kind), rows.tolist()) for kind, rows in kinds_of(["b", "a", "b"], 3)]
+    [('a', [False, True, False]), ('b', [True, False, True])]
+    """
+    everyone: list[tuple[Any, np.ndarray]] = [(None, np.ones(size, dtype=bool))]
+    if labels is None:
+        return everyone
+    if len(labels) < size:
+        raise ValueError(
+            f"labels has {len(labels)} entries but {size} rows are drawn; pass one for each"
+        )
+    values = np.asarray(labels)[:size]
+    kinds = np.unique(values)
+    if len(kinds) > _MOST_KINDS:
+        return everyone
+    return [(kind, values == kind) for kind in kinds]
+
+
+def scatter_by_label(
+    axes: Axes, points: np.ndarray, kinds: Sequence[tuple[Any, np.ndarray]], size: float = 14.0
+) -> None:
+    """Points ``(row, 2)``, told apart by colour and marker, with a legend beside the axes."""
+    for i, (kind, rows) in enumerate(kinds):
+        axes.scatter(
+            points[rows, 0],
+            points[rows, 1],
+            s=size,
+            alpha=0.75,
+            linewidths=0,
+            label=None if kind is None else str(kind),
+            color=COLOURS[i % len(COLOURS)],
+            marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
+        )
+    if kinds[0][0] is not None:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
+
+
+def table_panels(vae: VAE, panels: dict[str, np.ndarray]) -> Figure:
+    """Rows of a table as rows of a picture; the data share a colour scale, a spread has its own."""
+    from matplotlib.ticker import MaxNLocator
+
+    center, spread = (t.cpu().numpy() for t in (vae.decoder.center, vae.decoder.spread))
+    scaled = {
+        label: values / spread if label == "its spread" else (values - center) / spread
+        for label, values in panels.items()
+    }
+    data = np.concatenate([values for label, values in scaled.items() if label != "its spread"])
+    low, high = np.nanmin(data), np.nanmax(data)
+    figure, grid = blank_figure(3.4 * len(panels) + 1.2, 3.6, columns=len(panels))
+    for axes, (label, values) in zip(grid[0], scaled.items(), strict=True):
+        limits = {} if label == "its spread" else {"vmin": low, "vmax": high}
+        picture = axes.imshow(
+            values, aspect="auto", cmap="cividis", interpolation="nearest", **limits
+        )
+        axes.set_facecolor("0.85")
+        axes.set(title=label, xlabel="feature", ylabel="row")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+        figure.colorbar(picture, ax=axes, label="standard deviations")
+    return figure
