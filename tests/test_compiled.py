@@ -16,12 +16,7 @@ from torch.distributions import constraints
 
 from ppl_vae import VAE, VAEConfig
 from ppl_vae.inference import compiled
-from ppl_vae.inference.compiled import (
-    CompiledTrace_ELBO,
-    CompiledTraceMeanField_ELBO,
-    Recording,
-    RecordingError,
-)
+from ppl_vae.inference.compiled import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -450,23 +445,6 @@ def test_without_a_compiler_it_replays_and_says_so_once(monkeypatch):
     for step, loss in enumerate(ours):
         torch.manual_seed(step)
         assert Trace_ELBO().loss_and_grads(model, guide, images()) == pytest.approx(loss)
-
-
-def test_a_recording_leaves_the_world_as_it_was():
-    noise = torch.get_rng_state()
-    scale = torch.tensor(2.0)
-    recording = Recording(lambda x: [x * scale + torch.randn(3)], [torch.ones(3)])
-    assert torch.equal(torch.get_rng_state(), noise)
-    expected = 5 * scale + torch.randn(3)
-    torch.set_rng_state(noise)
-    (made,) = recording(torch.full((3,), 5.0))
-    assert torch.equal(made, expected)
-    scale.fill_(0.0)
-    torch.set_rng_state(noise)
-    (made,) = recording(torch.full((3,), 5.0))
-    torch.testing.assert_close(made, expected - 10.0)
-    with pytest.raises(RecordingError, match="data-dependent"):
-        Recording(lambda x: [x if x.sum() > 0 else -x], [torch.ones(3)])
 
 
 @pytest.mark.gpu

@@ -2,272 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "CompiledTraceMeanField_ELBO",
-    "CompiledTrace_ELBO",
-    "Recording",
-    "RecordingError",
-    "first_line",
-    "kept",
-]
+__all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"]
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from unittest import mock
 
 import pyro
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO, trace_elbo, trace_mean_field_elbo
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from .recording import Recording, RecordingError, first_line, kept
+
 # Replays of a program before it is compiled, so that rare shapes (the last batch of an epoch) are
 # not: to compile takes seconds, and replaying uncompiled is most of the gain.
 _REPLAYS = 10
-# Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
-_LARGE_PRODUCT = 2**21
 # Recordings that one objective keeps; more mean that something else than tensors keeps changing.
 _MOST = 32
-
-
-class RecordingError(RuntimeError):
-    """A function cannot be recorded: what it does depends on the values of its tensors."""
-
-
-class Recording:
-    """A function of tensors as one flat graph of tensor operations, its gradients included.
-
-    A call runs the graph on new inputs of the same shapes. Random numbers are drawn afresh, in the
-    order of the function, and every other tensor that the function read or changed in place,
-    such as a parameter or a running mean, is read or changed again. What the function did
-    besides, in Python, is not done again.
-
-    Parameters
-    ----------
-    function
-        Takes tensors, returns tensors in a list. It is called once, and may call
-        :func:`torch.autograd.grad`.
-    inputs
-        What to call it with. Random state is as it was afterwards.
-
-    Raises
-    ------
-    RecordingError
-        If the function needs the value of a tensor, to decide by or to report it.
-
-    Examples
-    --------
-    >>> weight = torch.ones(3, requires_grad=True)
-    >>> def loss_and_gradient(x):
-    ...     loss = (weight * x).square().sum()
-    ...     return [loss.detach(), *torch.autograd.grad(loss, [weight])]
-    >>> recording = Recording(loss_and_gradient, [torch.ones(3)])
-    >>> with torch.no_grad():
-    ...     _ = weight.mul_(2)
-    >>> [value.tolist() for value in recording(torch.ones(3))]
-    [12.0, [4.0, 4.0, 4.0]]
-    """
-
-    def __init__(self, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> None:
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        with _random_state_kept(), _recordable():
-            try:
-                module = make_fx(function)(*inputs)
-            except RecordingError:
-                raise
-            except Exception as error:
-                raise RecordingError(first_line(error)) from error
-        self.captured = _lift(module)
-        _multiply_by_onednn(module)
-        _draw_at_once(module)
-        self._module = module
-        self._run: Callable[..., Sequence[Tensor]] = module.forward
-
-    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """The function's outputs on new inputs; no gradient is recorded through them."""
-        with torch.no_grad():
-            return self._run(*inputs, *self.captured)
-
-    def compile(self, *inputs: Tensor, cuda_graph: bool = False) -> None:
-        """Compile the graph for inputs such as these.
-
-        With ``cuda_graph``, on a GPU, all kernels are launched at once, and each call overwrites
-        the outputs of the one before.
-
-        Raises
-        ------
-        Exception
-            Whatever stands in the way, such as a machine without a C++ compiler. The recording
-            goes on uncompiled.
-        """
-        from torch._inductor import config
-        from torch._inductor.compile_fx import compile_fx
-
-        examples = [*inputs, *self.captured]
-        options = {
-            # The random numbers of an eager run, in its order.
-            "fallback_random": True,
-            "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
-        }
-        with (
-            torch.no_grad(),
-            warnings.catch_warnings(),
-            _random_state_kept(),
-            config.patch(options),
-        ):
-            warnings.simplefilter("ignore")
-            self._run = compile_fx(self._module, examples)  # type: ignore[assignment]
-
-
-def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
-    """Turn the tensors that a graph holds into inputs of it, after its own; return them."""
-    graph = module.graph
-    lifted: dict[int, torch.fx.Node] = {}
-    captured: list[Tensor] = []
-    *_, last = [None, *graph.find_nodes(op="placeholder")]
-    for node in graph.find_nodes(op="get_attr"):
-        tensor = getattr(module, node.target)
-        if id(tensor) not in lifted:
-            position = graph.inserting_after(last) if last else graph.inserting_before()
-            with position:
-                last = graph.placeholder(f"captured_{len(captured)}")
-            last.meta = {**node.meta, "val": torch.empty_like(tensor, device="meta")}
-            lifted[id(tensor)] = last
-            captured.append(tensor)
-        node.replace_all_uses_with(lifted[id(tensor)])
-        graph.erase_node(node)
-    for name in [*module._parameters, *module._buffers]:
-        delattr(module, name)
-    graph.eliminate_dead_code()
-    module.recompile()
-    return captured
-
-
-# oneDNN's product x w^T + b under a name of ours: what inductor makes of PyTorch's own name for it
-# is for weights that never change.
-_LIBRARY = torch.library.Library("ppl_vae", "DEF")
-_LIBRARY.define("linear(Tensor x, Tensor w, Tensor? b) -> Tensor")
-
-
-@torch.library.impl(_LIBRARY, "linear", "CPU")
-def _linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], "")
-
-
-@torch.library.register_fake("ppl_vae::linear", lib=_LIBRARY)
-def _(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    return x.new_empty(x.shape[0], w.shape[0])
-
-
-def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
-    """Let oneDNN take the larger matrix products in single precision on a CPU.
-
-    PyTorch gives them to MKL, which on an AMD processor leaves half of its vector units idle.
-    """
-    if not torch.backends.mkldnn.is_available():
-        return
-    graph = module.graph
-    for kind in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
-        for node in graph.find_nodes(op="call_function", target=kind):
-            *bias, left, right = node.args
-            one, other = left.meta["val"], right.meta["val"]
-            large = one.numel() * other.shape[1] >= _LARGE_PRODUCT
-            plain = not node.kwargs and all(b.meta["val"].dim() == 1 for b in bias)
-            if not (
-                large
-                and plain
-                and one.dtype == torch.float32
-                and one.device.type in ("cpu", "meta")
-            ):
-                continue
-            with graph.inserting_before(node):
-                if not one.is_contiguous():  # it would be copied anyway, but by itself
-                    left = graph.call_function(
-                        torch.ops.aten.clone.default,
-                        (left,),
-                        {"memory_format": torch.contiguous_format},
-                    )
-                    left.meta["val"] = one.contiguous()
-                weight = graph.call_function(torch.ops.aten.t.default, (right,))
-                weight.meta["val"] = other.t()
-                made = graph.call_function(
-                    torch.ops.ppl_vae.linear.default, (left, weight, *(bias or [None]))
-                )
-            made.meta = node.meta
-            node.replace_all_uses_with(made)
-            graph.erase_node(node)
-    module.recompile()
-
-
-def _draw_at_once(module: torch.fx.GraphModule) -> None:
-    """Draw standard normals as such: filling memory with them is compiled to more copies."""
-    graph, aten = module.graph, torch.ops.aten
-    for node in graph.find_nodes(op="call_function", target=aten.normal_.default):
-        empty, *rest = node.args
-        if rest or node.kwargs or empty.target != aten.empty.memory_format or len(empty.users) > 1:
-            continue
-        with graph.inserting_before(node):
-            drawn = graph.call_function(aten.randn.default, empty.args, empty.kwargs)
-        drawn.meta = node.meta
-        node.replace_all_uses_with(drawn)
-        graph.erase_node(node)
-        graph.erase_node(empty)
-    module.recompile()
-
-
-@contextmanager
-def kept(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Give tensors back the values that they had."""
-    pairs = [(tensor, tensor.clone()) for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in pairs:
-                tensor.copy_(value)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
-        yield
-
-
-@contextmanager
-def _recordable() -> Iterator[None]:
-    """Keep Pyro from looking at values: to check them, or to report the loss as a number."""
-
-    def item(value: Any, *_: Any) -> Any:
-        return value.detach() if isinstance(value, Tensor) else value
-
-    def refuse(model_trace: Any, guide_trace: Any) -> None:
-        names = [
-            name
-            for name, site in guide_trace.nodes.items()
-            if site["type"] == "sample" and not getattr(site["fn"], "has_rsample", True)
-        ]
-        raise RecordingError(
-            f"the gradient has score-function terms, of sites that are not reparameterized: {names}"
-        )
-
-    with (
-        pyro.validation_enabled(False),
-        warnings.catch_warnings(),
-        mock.patch.object(trace_elbo, "torch_item", item),
-        mock.patch.object(trace_elbo, "warn_if_nan", item),
-        mock.patch.object(trace_elbo, "_compute_log_r", refuse),
-        mock.patch.object(trace_mean_field_elbo, "torch_item", item),
-        mock.patch.object(trace_mean_field_elbo, "warn_if_nan", item),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:
@@ -534,8 +291,3 @@ class CompiledTrace_ELBO(_Compiled, Trace_ELBO):  # noqa: N801  named as in Pyro
 
 class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
     """Pyro's ``TraceMeanField_ELBO``, compiled; see :class:`CompiledTrace_ELBO`."""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

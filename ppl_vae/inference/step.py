@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .compiled import Recording, RecordingError, first_line, kept
+from .recording import Recording, RecordingError, first_line, kept
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,12 +80,10 @@ class Step:
         gradients = [p.grad for p in self.trainable if p.grad is not None]
         norm, excess = self._measure(gradients)
         if self.recording is None:
-            # Adam divides by it as it goes through the gradients.
-            self.adam.grad_scale = excess  # type: ignore[attr-defined]
-            self.optimizer.step()
+            self._step(excess)
         else:
             self._update(gradients, excess)
-        self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), norm
 
     def _measure(self, gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -93,17 +91,22 @@ class Step:
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         return norm, (norm / self.max_gradient_norm).clamp(min=1.0).float()
 
-    def _update(self, gradients: list[Tensor], excess: Tensor) -> None:
-        """The step of Adam, less what a small step would spend a third of its time on.
+    def _step(self, excess: Tensor) -> None:
+        # Adam divides by it as it goes through the gradients.
+        self.adam.grad_scale = excess  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
-        The optimizer's own looks for a GPU's driver first, and counts steps by parameter.
+    def _update(self, gradients: list[Tensor], excess: Tensor) -> None:
+        """What ``_step`` does, less what a small step would spend a third of its time on.
+
+        Adam's own step looks for a GPU's driver first, and counts steps by parameter.
         """
         states = [self.adam.state[parameter] for parameter in self.reached]
         if not all(states):
             for parameter, gradient in zip(self.reached, gradients, strict=True):
                 parameter.grad = gradient
-            self.adam.grad_scale = excess  # type: ignore[attr-defined]
-            self.optimizer.step()
+            self._step(excess)
             return
         steps = states[0]["step"]
         for state in states:

@@ -1,0 +1,87 @@
+"""A recording gives what its function gives, now and after its tensors have moved."""
+
+import pytest
+import torch
+
+from ppl_vae.inference.recording import Recording, RecordingError
+
+
+def operations(recording):
+    return [str(node.target) for node in recording._module.graph.nodes if node.op != "placeholder"]
+
+
+def test_the_world_is_as_it_was_and_may_move():
+    noise = torch.get_rng_state()
+    scale = torch.tensor(2.0)
+    recording = Recording(lambda x: [x * scale + torch.randn(3)], [torch.ones(3)])
+    assert torch.equal(torch.get_rng_state(), noise)
+    expected = 5 * scale + torch.randn(3)
+    torch.set_rng_state(noise)
+    (made,) = recording(torch.full((3,), 5.0))
+    assert torch.equal(made, expected)
+    scale.fill_(0.0)
+    torch.set_rng_state(noise)
+    (made,) = recording(torch.full((3,), 5.0))
+    torch.testing.assert_close(made, expected - 10.0)
+
+
+def test_what_decides_by_values_cannot_be_recorded():
+    with pytest.raises(RecordingError, match="data-dependent"):
+        Recording(lambda x: [x if x.sum() > 0 else -x], [torch.ones(3)])
+
+
+def test_changes_in_place_are_made_again():
+    count = torch.zeros(3)
+    recording = Recording(lambda x: [count.add_(x).clone()], [torch.ones(3)])
+    recording.captured[0].zero_()
+    for _ in range(3):
+        (made,) = recording(torch.ones(3))
+    assert torch.equal(count, torch.full((3,), 3.0))
+    assert torch.equal(made, count)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_large_products_are_onednns(compiled):
+    """Forwards and backwards, whichever factor is transposed; small and double ones are not."""
+
+    def function(x, weight, bias):
+        y = torch.addmm(bias, x, weight.t()).tanh()
+        (gradient,) = torch.autograd.grad(y.square().sum(), [weight])
+        return [y.detach(), gradient, y.detach() @ weight.detach()]
+
+    def inputs(rows, dtype):
+        generator = torch.Generator().manual_seed(0)
+        return [
+            torch.randn(*shape, generator=generator).to(dtype).requires_grad_(shape == (300, 200))
+            for shape in ((rows, 200), (300, 200), (300,))
+        ]
+
+    given = inputs(128, torch.float32)
+    recording = Recording(function, given)
+    assert operations(recording).count("ppl_vae.linear.default") == 3
+    assert not {"aten.mm.default", "aten.addmm.default"} & set(operations(recording))
+    if compiled:
+        recording.compile(*given)
+    for made, expected in zip(recording(*given), function(*given), strict=True):
+        torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
+    for other in (inputs(4, torch.float32), inputs(128, torch.float64)):
+        assert "ppl_vae.linear.default" not in operations(Recording(function, other))
+
+
+def test_standard_normals_are_drawn_at_once():
+    recording = Recording(
+        lambda x: [x + torch.randn_like(x), x + torch.randn(2, 3)], [torch.ones(2, 3)]
+    )
+    torch.manual_seed(1)
+    made = recording(torch.zeros(2, 3))
+    torch.manual_seed(1)
+    assert torch.equal(made[0], torch.randn(2, 3))
+    assert torch.equal(made[1], torch.randn(2, 3))
+    normal = torch.distributions.Normal(torch.zeros(2, 3), torch.ones(2, 3))
+    recording = Recording(lambda x: [x + normal.rsample()], [torch.ones(2, 3)])
+    assert "aten.randn.default" in operations(recording)
+    torch.manual_seed(1)
+    (made,) = recording(torch.zeros(2, 3))
+    torch.manual_seed(1)
+    assert torch.equal(made, normal.rsample())
