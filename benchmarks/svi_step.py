@@ -349,7 +349,7 @@ def products(
 
         def times(one: Tensor, other: Tensor) -> Tensor:
             if onednn and one.numel() * other.shape[1] >= LARGE_PRODUCT:
-                return torch.ops.ppl_vae.linear(one, other.T, None)
+                return torch.ops.mkldnn._linear_pointwise(one, other.T, None, "none", [], "")
             return one @ other
 
         return lambda: (

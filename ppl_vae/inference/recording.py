@@ -91,16 +91,27 @@ class Recording:
             Whatever stands in the way, such as a machine without a C++ compiler. The recording
             goes on uncompiled.
         """
-        from torch._inductor import config
+        from torch._inductor import config, lowering
         from torch._inductor.compile_fx import compile_fx
 
         examples = [*inputs, *self.captured]
         options = {
             # The random numbers of an eager run, in its order.
             "fallback_random": True,
+            # Its patterns for oneDNN are for weights that never change.
+            "pattern_matcher": False,
             "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
         }
-        with torch.no_grad(), _quiet(), _random_state_kept(), config.patch(options):
+        with (
+            torch.no_grad(),
+            _quiet(),
+            _random_state_kept(),
+            config.patch(options),
+            mock.patch.dict(lowering.lowerings),
+        ):
+            # Nor what it makes of the operation itself: call it as it is.
+            if _LINEAR is not None:
+                lowering.lowerings.pop(_LINEAR.default, None)
             self._run = compile_fx(self._module, examples)  # type: ignore[assignment]
 
 
@@ -128,20 +139,8 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
     return captured
 
 
-# oneDNN's product x w^T + b under a name of ours: what inductor makes of PyTorch's own name for it
-# is for weights that never change.
-_LIBRARY = torch.library.Library("ppl_vae", "DEF")
-_LIBRARY.define("linear(Tensor x, Tensor w, Tensor? b) -> Tensor")
-
-
-@torch.library.impl(_LIBRARY, "linear", "CPU")
-def _linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], "")
-
-
-@torch.library.register_fake("ppl_vae::linear", lib=_LIBRARY)
-def _(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-    return x.new_empty(x.shape[0], w.shape[0])
+# oneDNN's product x w^T + b, where this PyTorch has it.
+_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
@@ -149,7 +148,7 @@ def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
 
     PyTorch gives them to MKL, which on an AMD processor leaves half of its vector units idle.
     """
-    if not torch.backends.mkldnn.is_available():
+    if _LINEAR is None or not torch.backends.mkldnn.is_available():
         return
     graph = module.graph
     for kind in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
@@ -176,7 +175,7 @@ def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
                 weight = graph.call_function(torch.ops.aten.t.default, (right,))
                 weight.meta["val"] = other.t()
                 made = graph.call_function(
-                    torch.ops.ppl_vae.linear.default, (left, weight, *(bias or [None]))
+                    _LINEAR.default, (left, weight, *(bias or [None]), "none", [], "")
                 )
             made.meta = node.meta
             node.replace_all_uses_with(made)
