@@ -98,10 +98,13 @@ class Recording:
         options = {
             # The random numbers of an eager run, in its order.
             "fallback_random": True,
-            # Its patterns for oneDNN are for weights that never change.
-            "pattern_matcher": False,
             "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
         }
+        if _LINEAR is not None and self._module.graph.find_nodes(
+            op="call_function", target=_LINEAR.default
+        ):
+            # The compiler's patterns for it are for weights that never change.
+            options["pattern_matcher"] = False
         with (
             torch.no_grad(),
             _quiet(),
