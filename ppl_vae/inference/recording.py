@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["LARGE_PRODUCT", "Recording", "RecordingError", "first_line", "kept"]
+__all__ = [
+    "LARGE_PRODUCT",
+    "Recording",
+    "RecordingError",
+    "first_line",
+    "kept",
+    "reuse_freed_memory",
+]
 
 import logging
 import warnings
@@ -61,6 +68,7 @@ class Recording:
     def __init__(self, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx
 
+        reuse_freed_memory()
         with _random_state_kept(), _recordable():
             try:
                 module = make_fx(function)(*inputs)
@@ -69,7 +77,8 @@ class Recording:
             except Exception as error:
                 raise RecordingError(first_line(error)) from error
         self.captured = _lift(module)
-        _multiply_by_onednn(module)
+        if all(tensor.device.type == "cpu" for tensor in [*inputs, *self.captured]):
+            _multiply_by_onednn(module)
         _draw_at_once(module)
         self._module = module
         self._run: Callable[..., Sequence[Tensor]] = module.forward
@@ -147,7 +156,7 @@ _LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
-    """Let oneDNN take the larger matrix products in single precision on a CPU.
+    """Let oneDNN take the larger matrix products in single precision; for graphs on a CPU.
 
     PyTorch gives them to MKL, which on an AMD processor leaves half of its vector units idle.
     """
@@ -160,12 +169,7 @@ def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
             one, other = left.meta["val"], right.meta["val"]
             large = one.numel() * other.shape[1] >= LARGE_PRODUCT
             plain = not node.kwargs and all(b.meta["val"].dim() == 1 for b in bias)
-            if not (
-                large
-                and plain
-                and one.dtype == torch.float32
-                and one.device.type in ("cpu", "meta")
-            ):
+            if not (large and plain and one.dtype == torch.float32):
                 continue
             with graph.inserting_before(node):
                 if not one.is_contiguous():  # it would be copied anyway, but by itself
@@ -200,6 +204,16 @@ def _draw_at_once(module: torch.fx.GraphModule) -> None:
         graph.erase_node(node)
         graph.erase_node(empty)
     module.recompile()
+
+
+def reuse_freed_memory() -> None:
+    """Have memory that a step frees kept for the next one.
+
+    glibc returns it to the system beyond twice the largest block that was freed so far, up to 32
+    MB. A convolutional step then takes its 20 MB anew each time, and half of its time are page
+    faults. So free a large block once, which nobody has touched and which costs nothing.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .recording import Recording, RecordingError, first_line, kept
+from .recording import Recording, RecordingError, first_line, kept, reuse_freed_memory
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -49,6 +49,7 @@ class Step:
     def __init__(
         self, loss: nn.Module, fabric: Fabric, *, max_gradient_norm: float, engine: str
     ) -> None:
+        reuse_freed_memory()
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
         self.engine = engine
