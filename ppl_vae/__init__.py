@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .inference.compiled import CompiledTraceMeanField_ELBO as CompiledTraceMeanField_ELBO
     from .inference.fit import FitResult as FitResult
     from .inference.fit import fit as fit
+    from .presets import PRESETS as PRESETS
+    from .presets import Preset as Preset
     from .rows import binarize as binarize
     from .vae import VAE as VAE
     from .workflow.annealing import sandwich as sandwich
@@ -65,6 +67,7 @@ _HOMES = {
     "data": ("Dataset", "load_data"),
     "inference.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
     "inference.fit": ("FitResult", "fit"),
+    "presets": ("PRESETS", "Preset"),
     "rows": ("binarize",),
     "vae": ("VAE",),
     "workflow.annealing": ("sandwich",),

@@ -9,11 +9,16 @@ import sys
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from .config import VAEConfig
+    from .inference.fit import FitResult
+    from .presets import Preset
 
 # What typer returns for Ctrl-C; older ones raise Abort.
 _INTERRUPTED = 130
@@ -45,6 +50,15 @@ ImageSize = Annotated[int | None, typer.Option(help="Resize images of different 
 RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
 Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
 Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")]
+Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="32, tf32 or bf16: of matrix products.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
@@ -64,17 +78,26 @@ def _version(
 @app.command()
 def fit(
     data: Data = "digits",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A published VAE, whose choices the other options replace; see reproduce.",
+            metavar="NAME",
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
+    out: Out = None,
+    epochs: Epochs = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Adam's, at its highest.")] = 2e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, at its highest; 0.002 if not given.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="one_cycle, the default, or constant: the rate's course.")
+    ] = None,
     latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
-    network: Annotated[str | None, typer.Option(help="mlp or conv.")] = None,
+    network: Annotated[str | None, typer.Option(help="mlp, conv or cvae.")] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
     ] = None,
@@ -85,27 +108,38 @@ def fit(
     ] = None,
     scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,
     heads: Annotated[str | None, typer.Option(help="separate or joint.")] = None,
-    binarize: Annotated[str, typer.Option(help="none, static, dynamic or threshold.")] = "none",
+    binarize: Annotated[
+        str | None, typer.Option(help="none, the default, static, dynamic or threshold.")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Fraction of rows to choose the best epoch by; a tenth, at most 2,000 rows, "
+            "if not given."
+        ),
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without a better validation loss.")
     ] = None,
-    draws: Draws = 500,
+    draws: Annotated[
+        int | None, typer.Option(help="Importance draws for each row; 500 if not given.")
+    ] = None,
     data_root: DataRoot = None,
     label: Label = None,
     drop: Drop = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
-    engine: Annotated[str, typer.Option(help="auto, eager, graph or compiled.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "32",
+    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
-    from .run import fit_run, free_folder
-
-    chosen = {
+    parts = {
         "latent_dim": latent_dim,
         "network": network,
         "hidden": None if hidden is None else _numbers("--hidden", hidden),
@@ -114,47 +148,138 @@ def fit(
         "scale": scale,
         "heads": heads,
     }
+    options = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "binarize": binarize,
+        "validation": validation,
+        "num_samples": draws,
+    }
     name = Path(data).stem if Path(data).suffix else Path(data).name
-    out = out or (Path("runs") / name if resume else free_folder(name))
-    with warnings.catch_warnings():
-        # The stop reason is printed below, with the rest.
-        warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
-        config, result, metrics = fit_run(
-            out,
-            _source(data, data_root, label, drop, image_size),
-            choices={key: value for key, value in chosen.items() if value is not None},
-            binarize=binarize,
-            epochs=epochs,
-            num_samples=draws,
-            force=force,
-            resume=resume,
-            progress=not (quiet or as_json),
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            seed=seed,
-            engine=engine,
-            device=device,
-        )
+    out, config, result, metrics = _fit(
+        out,
+        preset or name,
+        _source(data, data_root, label, drop, image_size),
+        preset,
+        parts,
+        options,
+        patience=patience,
+        seed=seed,
+        engine=engine,
+        device=device,
+        precision=precision,
+        film=film,
+        resume=resume,
+        force=force,
+        progress=not (quiet or as_json),
+    )
     if as_json:
         typer.echo(json.dumps({"run": str(out), **metrics}))
     elif not quiet:
         console = Console()
         widths = " ".join(map(str, config.hidden))
+        reason = config.reason or f"as preset {preset}"
         console.print(
             f"{metrics['data']['source']}: {metrics['data']['train_rows']} rows to fit to, "
             f"{metrics['test']['rows']} to test on\n"
-            f"{config.likelihood} likelihood, {config.reason}\n"
+            f"{config.likelihood} likelihood, {reason}\n"
             f"{config.latent_dim} latents, {config.network} {widths} {config.activation}\n"
-            f"{result.stop_reason if result.finite else 'stopped early'}, in "
-            f"{result.seconds:.0f} s at {result.rows_per_second:,.0f} rows/s; weights of epoch "
-            f"{metrics['fit']['best_epoch']} kept",
+            f"{_course(metrics['fit'])}",
             highlight=False,
         )
         _print_metrics(console, metrics["test"])
         console.print(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
     if not result.finite:
         _fail(f"the fit stopped early: {result.stop_reason}", code=1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(help="Of a published VAE; none to list them.", metavar="NAME")
+    ] = None,
+    out: Out = None,
+    epochs: Epochs = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Importance draws for each row; the source's if not given.")
+    ] = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "32",
+    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a published VAE to MNIST, and print its source's figure beside ours."""
+    from .files import written_whole
+    from .presets import PRESETS
+
+    if name is None:
+        table = Table("name", "of", "MNIST test rows, nats per row", show_edge=False, box=None)
+        for key, preset in PRESETS.items():
+            table.add_row(key, preset.source, _published(preset))
+        Console().print(table)
+        return
+    preset = _preset(name)
+    out, _, result, metrics = _fit(
+        out,
+        name,
+        _source("mnist", data_root, None, None, None),
+        name,
+        {},
+        {"epochs": epochs, "num_samples": draws},
+        patience=None,
+        seed=seed,
+        engine=engine,
+        device=device,
+        precision=precision,
+        film=film,
+        resume=resume,
+        force=force,
+        progress=not (quiet or as_json),
+    )
+    if not result.finite:
+        _fail(f"the fit stopped early: {result.stop_reason}", code=1)
+    found = {
+        "name": name,
+        "source": preset.source,
+        "url": preset.url,
+        "differs": list(preset.differs),
+        "quantity": preset.quantity,
+        "published": preset.published,
+        "seed": seed,
+        **{key: metrics["fit"][key] for key in ("epochs", "seconds")},
+        "test": metrics["test"],
+    }
+    with written_whole(out / "reproduction.json") as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), **found}))
+    elif not quiet:
+        console = Console()
+        table = Table(title=f"{name}: {preset.source}", title_justify="left")
+        for column in (f"{metrics['test']['rows']} test rows, nats per row", "theirs", "ours"):
+            table.add_column(column, justify="left" if not table.columns else "right")
+        for quantity, label in _quantities(metrics["test"]).items():
+            row = metrics["test"][quantity]
+            theirs = preset.published if quantity == preset.quantity else None
+            ours = f"{row['nats_per_row']:.2f}"
+            if row["standard_error"] is not None:
+                ours += f" +- {row['standard_error']:.2f}"
+            table.add_row(label, theirs or "none published", ours)
+        console.print(table)
+        console.print(
+            f"{_course(metrics['fit'])}; seed {seed}\n"
+            f"Not as in the source: {'; '.join(preset.differs)}.\n"
+            f"{preset.url}\nWritten to {out}",
+            highlight=False,
+        )
 
 
 @app.command()
@@ -297,6 +422,43 @@ def diagnose(
 
 
 @app.command()
+def pictures(
+    run: RunFolder,
+    which: Annotated[
+        str | None,
+        typer.Option(help="Two latents to look at, from 0; the most used if not given."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the run's latent space: map, manifold, traversals and interpolation."""
+    from .files import written_whole
+    from .run import Run
+    from .workflow import latent_space
+
+    finished = Run(run)
+    vae, test = finished.vae(), finished.splits()[1]
+    x = finished.rows(test)
+    pair = None if which is None else _numbers("--which", which)
+    if pair is not None and len(pair) != 2:
+        raise ValueError(f"--which is {which!r}; pass two latents, such as 0,1")
+    figures = {"traversals": latent_space.plot_traversals(vae, seed=seed)}
+    if vae.latent_dim >= 2:
+        figures["latent_map"] = latent_space.plot_latent_map(
+            vae, x, labels=test.labels, which=pair, seed=seed
+        )
+    if len(vae.event_shape) > 1:
+        figures["interpolation"] = latent_space.plot_interpolation(vae, x)
+        if vae.latent_dim >= 2:
+            figures["manifold"] = latent_space.plot_manifold(vae, which=pair, seed=seed)
+    for name, figure in figures.items():
+        with written_whole(run / f"{name}.png") as temporary:
+            figure.savefig(temporary)
+    if not quiet:
+        typer.echo(f"Written to {run}: {', '.join(f'{name}.png' for name in sorted(figures))}")
+
+
+@app.command()
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Write RUN/report.html: the run's story from data to verdict, in one file."""
     from .run import Run
@@ -323,6 +485,73 @@ def main() -> None:
     if code == _INTERRUPTED:
         _fail("interrupted; an unfinished fit goes on with --resume", code=1)
     sys.exit(code)
+
+
+def _preset(name: str) -> Preset:
+    from .presets import PRESETS
+
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; accepted are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def _published(preset: Preset) -> str:
+    if preset.published is None:
+        return "none published"
+    if preset.quantity == "elbo":
+        return f"ELBO {preset.published}"
+    return f"log p(x) {preset.published}, {preset.num_samples} draws"
+
+
+def _fit(
+    out: Path | None,
+    name: str,
+    data: dict[str, Any],
+    preset: str | None,
+    parts: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    resume: bool,
+    **others: Any,
+) -> tuple[Path, VAEConfig, FitResult, dict[str, Any]]:
+    """Fit by the preset, less what ``parts`` and ``options`` say otherwise by not being None."""
+    from .run import fit_run, free_folder
+
+    choices: dict[str, Any] = {}
+    defaults: dict[str, Any] = {
+        "epochs": None,
+        "batch_size": None,
+        "learning_rate": 2e-3,
+        "schedule": "one_cycle",
+        "binarize": "none",
+        "validation": None,
+        "num_samples": 500,
+    }
+    if preset is not None:
+        published = _preset(preset)
+        choices |= published.vae
+        # Published VAEs were fitted to all rows.
+        defaults |= {"validation": 0.0, "num_samples": published.num_samples, **published.fit}
+    out = out or (Path("runs") / name if resume else free_folder(name))
+    with warnings.catch_warnings():
+        # The stop reason is printed, with the rest.
+        warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
+        config, result, metrics = fit_run(
+            out,
+            data,
+            choices=choices | {key: value for key, value in parts.items() if value is not None},
+            resume=resume,
+            **defaults | {key: value for key, value in options.items() if value is not None},
+            **others,
+        )
+    return out, config, result, metrics
+
+
+def _course(fit: dict[str, Any]) -> str:
+    return (
+        f"{fit['stop_reason'] if fit['finite'] else 'stopped early'}, in {fit['seconds']:.0f} s "
+        f"at {fit['rows_per_second']:,.0f} rows/s; weights of epoch {fit['best_epoch']} kept"
+    )
 
 
 def _one_line(error: Exception) -> str:
@@ -378,17 +607,20 @@ def _free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
     return path
 
 
+def _quantities(metrics: dict[str, Any]) -> dict[str, str]:
+    return {
+        "elbo": "ELBO",
+        "log_evidence": f"log p(x), {metrics['num_samples']} draws",
+        "independent": "independent entries",
+    }
+
+
 def _print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"{metrics['rows']} test rows", title_justify="left")
     table.add_column("")
     for column in ("nats per row", "standard error", "bits per dimension"):
         table.add_column(column, justify="right")
-    names = {
-        "elbo": "ELBO",
-        "log_evidence": f"log p(x), {metrics['num_samples']} draws",
-        "independent": "independent entries",
-    }
-    for key, name in names.items():
+    for key, name in _quantities(metrics).items():
         row = metrics[key]
         error = "" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
         table.add_row(name, f"{row['nats_per_row']:.2f}", error, f"{row['bits_per_dimension']:.3f}")

@@ -40,10 +40,11 @@ class VAEConfig(BaseModel):
     latent_dim
         The number of latents.
     network
-        ``"mlp"`` or ``"conv"``.
+        ``"mlp"``, ``"conv"`` or ``"cvae"``.
     hidden
         For ``"mlp"`` the encoder's hidden widths; for ``"conv"`` its channels and then the width
-        of its dense layer. The decoder's are the same, backwards.
+        of its dense layer; for ``"cvae"``, which has none, its channels. The decoder's are the
+        same, backwards.
     activation
         ``"relu"``, ``"tanh"``, ``"silu"``, ``"gelu"``, ``"softplus"`` or ``"elu"``.
     likelihood
@@ -186,7 +187,7 @@ class VAEConfig(BaseModel):
         in_shape = (2, *self.event_shape) if self.missing else self.event_shape
         lie: dict[str, Any] = {"center": self.center, "spread": self.spread}
         prior = PRIORS[self.prior](self.latent_dim)
-        hidden = self.hidden if self.network == "conv" else self.hidden[::-1]
+        hidden = self.hidden[::-1] if self.network == "mlp" else self.hidden
         decoder = DECODERS[self.likelihood](
             decoder_network((self.latent_dim,), hidden, self.event_shape, **common),
             self.event_shape,

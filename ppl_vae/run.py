@@ -27,10 +27,12 @@ from .vae import VAE
 from .workflow import plots
 from .workflow.datatree import to_datatree, write_datatree
 from .workflow.evidence import independent_log_prob, log_evidence
+from .workflow.film import TrainingFilm
 
 _POSTERIOR_ROWS = 100
 # Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.
 _VALIDATION_ROWS = 2000
+_PRECISIONS: dict[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,14 @@ def fit_run(
     choices: Mapping[str, Any],
     binarize: str,
     epochs: int | None,
+    validation: float | None,
     num_samples: int,
+    film: bool,
     force: bool,
     resume: bool,
     progress: bool,
     device: str,
+    precision: str,
     **options: Any,
 ) -> tuple[VAEConfig, FitResult, dict[str, Any]]:
     """Fit a VAE to a named data set or file, and write the run folder ``out``.
@@ -113,20 +118,30 @@ def fit_run(
         As in :func:`~ppl_vae.fit`.
     epochs
         None for about 2,000 steps, but from 20 to 200 passes.
+    validation
+        The fraction of rows to choose the best epoch by; None for a tenth, but at most 2,000 rows.
     num_samples
         Draws for each test row that log p(x) is estimated from.
+    film
+        Draw the training, in about thirty frames: ``training.gif``. Images only.
     force
         Replace ``out`` if it is a run folder.
     resume
         Go on with an unfinished run.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    precision
+        Of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
 
     Returns
     -------
     The config, the fit's result and the metrics, which are also in the folder.
     """
-    with _partial(out, force=force, resume=resume) as folder:
+    if precision not in _PRECISIONS:
+        raise ValueError(
+            f"--precision is {precision!r}; accepted are {', '.join(map(repr, _PRECISIONS))}"
+        )
+    with _partial(out, force=force, resume=resume) as folder, _products(precision):
         train, test = load_splits(**data)
         seed = options["seed"]
         x_test = _rows_once(test, binarize, seed)
@@ -138,23 +153,32 @@ def fit_run(
         vae = VAE.from_config(config, seed=seed)
         if binarize == "none":
             vae.check(x_test, name="the test rows")
-        held_out = min(0.1, _VALIDATION_ROWS / len(train.x)) if len(train.x) >= 20 else None
+        if validation is None:
+            validation = min(0.1, _VALIDATION_ROWS / len(train.x)) if len(train.x) >= 20 else 0.0
+        elif not 0 <= validation < 1:
+            raise ValueError(
+                f"--validation is {validation}; pass the fraction of rows to hold out, from 0 "
+                "(none) to below 1"
+            )
+        held_out = validation or None
         kept = len(train.x) - round(len(train.x) * (held_out or 0))
         if options["batch_size"] is None:
             # Small tables need smaller batches to be gone through in enough steps.
             options["batch_size"] = min(kept, 128, max(16, kept // 10))
         steps = math.ceil(kept / options["batch_size"])
         epochs = epochs if epochs is not None else min(200, max(20, math.ceil(2000 / steps)))
+        frames = TrainingFilm(vae, every=math.ceil(epochs / 30), seed=seed) if film else None
         result = fit(
             vae,
             train.x,
             validation=held_out,
             epochs=epochs,
             binarize=binarize,
-            fabric=Fabric(accelerator=device, devices=1),
+            fabric=Fabric(accelerator=device, devices=1, precision=_PRECISIONS[precision]),
             checkpoint_dir=folder / "checkpoint",
             resume=resume,
             progress=progress,
+            on_epoch=frames,
             **options,
         )
         vae.save(folder / "vae.safetensors")
@@ -163,7 +187,7 @@ def fit_run(
             "data": {k: str(v) if isinstance(v, Path) else v for k, v in data.items()},
             "binarize": binarize,
             "vae": config.model_dump(),
-            "fit": {"epochs": epochs, "validation": held_out, **options},
+            "fit": {"epochs": epochs, "validation": held_out, "precision": precision, **options},
         }
         (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
         metrics = {
@@ -204,6 +228,8 @@ def fit_run(
             "latents": plots.plot_latents(vae, x_test, labels=test.labels),
         }.items():
             figure.savefig(folder / f"{name}.png")
+        if frames is not None:
+            frames.save(folder / "training.gif")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     return config, result, metrics
@@ -257,6 +283,17 @@ def free_folder(name: str, parent: Path = Path("runs")) -> Path:
         if not folder.exists() and not _partial_of(folder).exists():
             return folder
         number += 1
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
+    """Let a GPU take products of single precision in TensorFloat-32, if asked to."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _rows_once(data: Dataset, method: str, seed: int) -> torch.Tensor:

@@ -2,12 +2,15 @@
 
 import importlib
 import os
+import sys
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
 from oracle import LinearGaussian
+
+from ppl_vae.cli import main
 
 # Tensors here are small: threads would only wait for each other, for minutes on a busy machine.
 torch.set_num_threads(1)
@@ -62,3 +65,18 @@ def shared_data() -> Path:
     if not (folder / "MNIST").is_dir():
         pytest.skip(f"no shared data in {folder}; set PPL_VAE_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `ppl-vae ...` in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run

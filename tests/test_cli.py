@@ -10,7 +10,6 @@ import pytest
 import xarray as xr
 
 from ppl_vae import VAE, load_data
-from ppl_vae.cli import main
 
 FILES = [
     "config.json",
@@ -24,21 +23,6 @@ FILES = [
     "vae.safetensors",
 ]
 QUICK = ["--epochs", "2", "--draws", "50", "--hidden", "16", "--latent-dim", "2"]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `ppl-vae ...` in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

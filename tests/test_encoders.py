@@ -63,6 +63,27 @@ def test_extreme_rows_keep_the_scale_finite():
     assert (scale > 0).all()
 
 
+def test_draws_are_reparameterized(digits):
+    encoder = NormalEncoder(MLP((8, 8), hidden=(32,)), 5)
+    x = digits[:300]
+    q = encoder(x)
+    torch.manual_seed(0)
+    one = q.rsample()
+    torch.manual_seed(0)
+    torch.testing.assert_close(encoder.draw(x), one)
+    torch.manual_seed(0)
+    near = encoder.draw(x, epsilon_std=0.1)
+    torch.testing.assert_close(near - q.mean, 0.1 * (one - q.mean), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(encoder.draw(x, epsilon_std=0.0), q.mean)
+    assert torch.autograd.grad(near.sum(), encoder.loc_head.weight)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("epsilon_std", [-1.0, float("nan"), float("inf")])
+def test_epsilon_std_is_a_standard_deviation(epsilon_std):
+    with pytest.raises(ValueError, match=f"epsilon_std is {epsilon_std}; pass a number"):
+        NormalEncoder(MLP((3,), (4,)), 2).draw(torch.zeros(1, 3), epsilon_std=epsilon_std)
+
+
 def test_any_torch_network_will_do():
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
     assert NormalEncoder(network, 2)(torch.zeros(7, 8, 8)).event_shape == (2,)

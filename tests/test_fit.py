@@ -8,6 +8,8 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from pyro.infer import RenyiELBO, TraceMeanField_ELBO
 from sklearn.decomposition import PCA
 
@@ -346,6 +348,35 @@ def test_engines_end_alike(digits, engine):
         torch.testing.assert_close(ends[1][0][key], value, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ends[1][1].train_loss, ends[0][1].train_loss, rtol=1e-10)
     np.testing.assert_allclose(ends[1][1].validation_loss, ends[0][1].validation_loss, rtol=1e-10)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])
+def test_bfloat16_ends_where_single_precision_does(bits, engine):
+    ends = {}
+    for precision in ("32-true", "bf16-mixed"):
+        vae = small(bits)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = fit(vae, bits, epochs=3, engine=engine, fabric=fabric, progress=False)
+        assert {p.dtype for p in vae.parameters()} == {torch.float32}
+        ends[precision] = result.history.train_loss.values
+    assert (ends["bf16-mixed"] != ends["32-true"]).all()
+    np.testing.assert_allclose(ends["bf16-mixed"], ends["32-true"], rtol=0.01)
+
+
+def test_parameters_take_the_precision_of_the_fabric(bits):
+    vae = small(bits)
+    fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")
+    fit(vae, bits[:200], validation=0.1, epochs=1, fabric=fabric, progress=False)
+    assert {p.dtype for p in vae.parameters()} == {torch.float64}
+
+
+def test_scaled_gradients_are_refused(bits):
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=scaled)
+    with pytest.raises(ValueError, match=r"precision is '16-mixed'.*bf16-mixed"):
+        fit(small(bits), bits, epochs=1, fabric=fabric, progress=False)
 
 
 def test_what_cannot_be_recorded_is_fitted_eagerly_and_says_so(bits):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ppl_vae import MLP, VAE, ConvDecoder, ConvEncoder, VAEConfig
+from ppl_vae.components.networks import NETWORKS
 
 SHAPES = [(28, 28), (32, 32), (64, 64), (3, 32, 32), (28, 20), (7, 9), (1, 5, 13), (1, 1), (2, 3)]
 
@@ -18,7 +19,15 @@ def test_convolutional_pair_returns_the_exact_event_shape(shape, hidden):
     assert decoder(torch.zeros(4, 3, 2)).shape == (4, 3, *shape)
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutional_pair_without_a_dense_layer(shape):
+    encoder, decoder = NETWORKS["cvae"]
+    encoder, decoder = encoder(shape, (4, 8)), decoder((2,), (4, 8), shape)
+    assert encoder(torch.zeros(4, 3, *shape)).shape == (4, 3, encoder.out_features)
+    assert decoder(torch.zeros(4, 3, 2)).shape == (4, 3, *shape)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv", "cvae"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_vae_of_any_image_size(network, shape):
     config = VAEConfig(event_shape=shape, latent_dim=2, network=network, hidden=(4, 8))

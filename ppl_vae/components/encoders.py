@@ -124,5 +124,42 @@ class NormalEncoder(nn.Module):
             loc, raw = self.loc_head(features), self.scale_head(features)
         return dist.Normal(loc, self.scale(raw)).to_event(1)
 
+    def draw(self, x: Tensor, context: Tensor | None = None, *, epsilon_std: float = 1.0) -> Tensor:
+        r"""Draw :math:`z = \mu(x) + \sigma(x)\, \epsilon`, the reparameterization written out.
+
+        With the same random state these are the draws of ``encoder(x).rsample()``.
+
+        Source: Kingma & Welling (2014), section 2.4; Keras's tutorial, ``sampling``.
+
+        Parameters
+        ----------
+        x, context
+            As for ``encoder(x, context)``.
+        epsilon_std
+            The standard deviation of :math:`\epsilon`. Only 1 gives draws of q(z|x); Keras's
+            tutorial has the option, and less than 1 stays nearer to :math:`\mu`.
+
+        Returns
+        -------
+        Latents, shape ``(*batch, latent)``.
+
+        Raises
+        ------
+        ValueError
+            If ``epsilon_std`` is negative or not a number.
+
+        Examples
+        --------
+        >>> encoder = NormalEncoder(nn.Linear(64, 32), latent_dim=2)
+        >>> encoder.draw(torch.zeros(7, 64), epsilon_std=0.1).shape
+        torch.Size([7, 2])
+        """
+        if not 0 <= epsilon_std < float("inf"):
+            raise ValueError(
+                f"epsilon_std is {epsilon_std}; pass a number of at least 0, where 1 draws q(z|x)"
+            )
+        q = self(x, context).base_dist
+        return q.loc + q.scale * epsilon_std * torch.randn_like(q.loc)
+
 
 ENCODERS = {"normal": NormalEncoder}

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["ACTIVATIONS", "MLP", "NETWORKS", "ConvDecoder", "ConvEncoder"]
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from math import ceil, prod
 
@@ -90,6 +91,9 @@ class ConvEncoder(nn.Module):
         Output channels of each convolution; the last number is the width of the dense layer.
     activation, context_dim
         As in :class:`MLP`; the context joins at the dense layer.
+    dense
+        False leaves the dense layer out: ``hidden`` are channels only, and the features are the
+        last convolution's, as in TensorFlow's CVAE tutorial.
 
     Examples
     --------
@@ -104,20 +108,23 @@ class ConvEncoder(nn.Module):
         *,
         activation: str = "relu",
         context_dim: int = 0,
+        dense: bool = True,
     ) -> None:
         super().__init__()
         self.in_shape = tuple(in_shape)
-        self._channels, sizes = _image_sizes(in_shape, hidden)
-        channels = [self._channels, *hidden[:-1]]
+        self._channels, widths, sizes = _image_sizes(in_shape, hidden, dense)
+        channels = [self._channels, *widths]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
             layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), _activation(activation)]
         self.convolutions = nn.Sequential(*layers)
-        self.dense = nn.Sequential(
-            nn.Linear(channels[-1] * prod(sizes[-1]) + context_dim, hidden[-1]),
-            _activation(activation),
+        flat = channels[-1] * prod(sizes[-1]) + context_dim
+        self.dense = (
+            nn.Sequential(nn.Linear(flat, hidden[-1]), _activation(activation))
+            if dense
+            else nn.Identity()
         )
-        self.out_features = hidden[-1]
+        self.out_features = hidden[-1] if dense else flat
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         batch_shape = x.shape[: x.dim() - len(self.in_shape)]
@@ -142,6 +149,10 @@ class ConvDecoder(nn.Module):
         ``(height, width)`` or ``(channel, height, width)``.
     activation, context_dim
         As in :class:`MLP`; the context joins the latents.
+    dense
+        As in :class:`ConvEncoder`. False maps the latents to as many small images as the first
+        convolution has channels, and ends with a convolution that halves nothing, as in
+        TensorFlow's CVAE tutorial.
 
     Examples
     --------
@@ -157,16 +168,20 @@ class ConvDecoder(nn.Module):
         *,
         activation: str = "relu",
         context_dim: int = 0,
+        dense: bool = True,
     ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
-        channels, sizes = _image_sizes(out_shape, hidden)
-        maps = [*hidden[-2::-1], channels]
+        channels, widths, sizes = _image_sizes(out_shape, hidden, dense)
+        maps = [*widths[::-1], channels] if dense else [widths[0], *widths[::-1]]
         self._seed_shape = (maps[0], *sizes[-1])
-        self.dense = nn.Sequential(
-            nn.Linear(prod(in_shape) + context_dim, hidden[-1]),
-            _activation(activation),
-            nn.Linear(hidden[-1], prod(self._seed_shape)),
+        fan_in, seed = prod(in_shape) + context_dim, prod(self._seed_shape)
+        self.dense = (
+            nn.Sequential(
+                nn.Linear(fan_in, hidden[-1]), _activation(activation), nn.Linear(hidden[-1], seed)
+            )
+            if dense
+            else nn.Linear(fan_in, seed)
         )
         layers: list[nn.Module] = []
         for i, (fan_in, fan_out) in enumerate(pairwise(maps)):
@@ -178,6 +193,8 @@ class ConvDecoder(nn.Module):
                     fan_in, fan_out, 3, stride=2, padding=1, output_padding=(extra[0], extra[1])
                 ),
             ]
+        if not dense:
+            layers += [_activation(activation), nn.Conv2d(maps[-1], channels, 3, padding=1)]
         self.convolutions = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -192,22 +209,30 @@ def _join(x: Tensor, context: Tensor | None) -> Tensor:
     return torch.cat([x, context], dim=-1)
 
 
-def _image_sizes(shape: Sequence[int], hidden: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:
-    """Channels, and the image's size before and after each halving."""
+def _image_sizes(
+    shape: Sequence[int], hidden: Sequence[int], dense: bool
+) -> tuple[int, Sequence[int], list[tuple[int, int]]]:
+    """Channels of the image and of each layer, and the size before and after each halving."""
     if len(shape) < 2:
         raise ValueError(
-            f"network='conv' needs images, (height, width) or (channel, height, width), but "
+            f"convolutions need images, (height, width) or (channel, height, width), but "
             f"event_shape is {tuple(shape)}; use network='mlp'"
         )
-    if len(hidden) < 2:
+    widths = hidden[:-1] if dense else hidden
+    if not widths:
         raise ValueError(
             f"hidden is {tuple(hidden)}; network='conv' needs the channels of at least one "
-            "convolution and then the width of a dense layer, such as hidden=(32, 64, 256)"
+            "convolution and then the width of a dense layer, such as hidden=(32, 64, 256), and "
+            "network='cvae' the channels alone"
         )
     sizes = [(shape[-2], shape[-1])]
-    for _ in hidden[:-1]:
+    for _ in widths:
         sizes.append((ceil(sizes[-1][0] / 2), ceil(sizes[-1][1] / 2)))
-    return prod(shape[:-2]), sizes
+    return prod(shape[:-2]), widths, sizes
 
 
-NETWORKS = {"mlp": (MLP, MLP), "conv": (ConvEncoder, ConvDecoder)}
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "mlp": (MLP, MLP),
+    "conv": (ConvEncoder, ConvDecoder),
+    "cvae": (partial(ConvEncoder, dense=False), partial(ConvDecoder, dense=False)),
+}

@@ -135,6 +135,9 @@ def fit(
     fabric
         Where, and in what precision, to run: by default
         ``lightning_fabric.Fabric(accelerator="auto", devices=1)``. The VAE stays on its device.
+        With ``precision="bf16-mixed"`` matrix products and convolutions round to bfloat16, while
+        parameters, inputs and the optimizer keep theirs. For TensorFloat-32 on a GPU call
+        ``torch.set_float32_matmul_precision("high")`` before.
     seed
         Decides the order of rows, binarization and the guide's draws.
     checkpoint_dir, resume
@@ -204,14 +207,12 @@ def fit(
         x, binarize = binarized(x, "static", seed=seed), "none"
     fabric = _one_process(fabric)
     vae.to(fabric.device)
-    rows = _Rows(vae, x, context, binarize)
-    validation_rows = _Rows(vae, *held_out, "none") if held_out else None
     checkpoint = Path(checkpoint_dir) if checkpoint_dir is not None else None
     was_training = vae.training
     with (
         isolated(seed),
         warnings.catch_warnings(),
-        Progress(epochs * len(rows), show=progress) as bar,
+        Progress(epochs * len(x), show=progress) as bar,
     ):
         # The guard below says more.
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
@@ -220,8 +221,10 @@ def fit(
             objective,
             fabric,
             max_gradient_norm,
-            choose_engine(engine, epochs * (len(rows) // batch_size)),
+            choose_engine(engine, epochs * (len(x) // batch_size)),
         )
+        rows = _Rows(vae, x, context, binarize)
+        validation_rows = _Rows(vae, *held_out, "none") if held_out else None
         if checkpoint and resume:
             saved = load_checkpoint(checkpoint, settings=settings)
             if saved is not None:
@@ -531,6 +534,11 @@ def _one_process(fabric: Fabric | None) -> Fabric:
     if fabric.world_size > 1:
         raise ValueError(
             f"fabric runs {fabric.world_size} processes; fit runs in one: pass Fabric(devices=1)"
+        )
+    if getattr(fabric.strategy.precision, "scaler", None) is not None:
+        raise ValueError(
+            "fabric's precision is '16-mixed', which scales losses and gradients; pass "
+            "Fabric(precision='bf16-mixed'), which has no need to"
         )
     fabric.launch()
     return fabric

@@ -56,7 +56,8 @@ class Step:
         self.trainable = [p for p in loss.parameters() if p.requires_grad]
         self.buffers = list(loss.buffers())
         self.adam = torch.optim.Adam(self.trainable, fused=True)
-        self.loss, self.optimizer = fabric.setup(loss, self.adam)
+        self.module = loss
+        self.optimizer = fabric.setup(loss, self.adam)[1]
         self.recording: Recording | None = None
         self.reached: list[Tensor] = []
 
@@ -86,6 +87,16 @@ class Step:
             self._update(gradients, excess)
             self.optimizer.zero_grad(set_to_none=True)
         return loss.detach(), norm
+
+    def loss(self, *inputs: Tensor) -> Tensor:
+        """The loss in the fabric's precision.
+
+        Fabric's own wrapper would round the inputs too, and allow no gradients but by its
+        ``backward``, which cannot be recorded.
+        """
+        with self.fabric.autocast():
+            loss = self.module(*inputs)
+        return loss.to(torch.promote_types(loss.dtype, torch.float32))
 
     def _measure(self, gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """The norm of the whole gradient, and what to divide it by."""

@@ -1,0 +1,193 @@
+"""Published VAEs by name: each a choice of parts, how it was fitted, and what it reported."""
+
+from __future__ import annotations
+
+__all__ = ["PRESETS", "Preset"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import VAEConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published VAE of MNIST.
+
+    Attributes
+    ----------
+    source, url
+        Who published it, and where.
+    vae
+        Its parts: fields of :class:`~ppl_vae.VAEConfig`, all but ``event_shape``.
+    fit
+        How to fit it: arguments of :func:`~ppl_vae.fit`.
+    quantity
+        What it is compared by on test rows, nats per row: ``"elbo"`` or ``"log_evidence"``.
+    published
+        What the source reports of that quantity; None where it prints no number.
+    num_samples
+        Importance draws for each test row that log p(x) is estimated from.
+    differs
+        What is not as in the source.
+
+    Examples
+    --------
+    A choice of parts and of arguments, and nothing else:
+
+    >>> from ppl_vae import VAE, fit, load_data
+    >>> preset, x = PRESETS["keras-mlp"], load_data("digits").x
+    >>> vae = VAE.from_config(preset.config((8, 8)))
+    >>> result = fit(vae, x, **{**preset.fit, "epochs": 1}, progress=False)
+    """
+
+    source: str
+    url: str
+    vae: Mapping[str, Any]
+    fit: Mapping[str, Any]
+    quantity: str = "elbo"
+    published: str | None = None
+    num_samples: int = 500
+    differs: Sequence[str] = field(default=())
+
+    def config(self, event_shape: Sequence[int] = (28, 28), **choices: Any) -> VAEConfig:
+        """The choice of parts for rows of this shape, some fields replaced by ``choices``.
+
+        Examples
+        --------
+        >>> PRESETS["aevb"].config((28, 28), latent_dim=2).hidden
+        (500,)
+        """
+        from .config import VAEConfig
+
+        return VAEConfig(**{"event_shape": tuple(event_shape), **self.vae, **choices})
+
+
+# The expectation of a Bernoulli's log probability over bits drawn afresh is the cross entropy with
+# the intensities, which is what these sources minimize.
+_BITS = "pixels are drawn as bits afresh each epoch, in place of a cross entropy with intensities"
+
+PRESETS: Mapping[str, Preset] = {
+    "keras-mlp": Preset(
+        source="Chollet (2016), Building autoencoders in Keras",
+        url="https://blog.keras.io/building-autoencoders-in-keras.html",
+        vae={
+            "latent_dim": 2,
+            "hidden": (256,),
+            "activation": "relu",
+            "scale": "log_scale",
+            "heads": "separate",
+        },
+        fit={
+            "epochs": 50,
+            "batch_size": 100,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "binarize": "dynamic",
+        },
+        differs=(_BITS, "Adam in place of RMSprop", "epsilon_std is 1, where the bound holds"),
+    ),
+    "keras-r": Preset(
+        source="RStudio (2017), Keras for R: variational_autoencoder",
+        url="https://github.com/rstudio/keras/blob/master/vignettes/examples/variational_autoencoder.R",
+        vae={
+            "latent_dim": 2,
+            "hidden": (256,),
+            "activation": "relu",
+            "scale": "log_variance",
+            "heads": "joint",
+        },
+        fit={
+            "epochs": 50,
+            "batch_size": 100,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "binarize": "dynamic",
+        },
+        differs=(_BITS, "Adam in place of RMSprop"),
+    ),
+    "tf-cvae": Preset(
+        source="TensorFlow (2018), Convolutional variational autoencoder",
+        url="https://www.tensorflow.org/tutorials/generative/cvae",
+        vae={
+            "latent_dim": 2,
+            "network": "cvae",
+            "hidden": (32, 64),
+            "activation": "relu",
+            "scale": "log_variance",
+            "heads": "joint",
+        },
+        fit={
+            "epochs": 10,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "schedule": "constant",
+            "binarize": "threshold",
+        },
+        published="-158 to -155",
+        num_samples=100,
+        differs=("the encoder's convolutions are padded: 28, 14, 7 in place of 28, 13, 6",),
+    ),
+    "pyro-vae": Preset(
+        source="Pyro (2017), examples/vae",
+        url="https://github.com/pyro-ppl/pyro/blob/dev/examples/vae/vae.py",
+        vae={
+            "latent_dim": 50,
+            "hidden": (400,),
+            "activation": "softplus",
+            "scale": "log_scale",
+            "heads": "separate",
+        },
+        fit={
+            "epochs": 101,
+            "batch_size": 256,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "binarize": "dynamic",
+        },
+        differs=(_BITS,),
+    ),
+    "aevb": Preset(
+        source="Kingma & Welling (2014), Auto-encoding variational Bayes, figure 2",
+        url="https://arxiv.org/abs/1312.6114",
+        vae={
+            "latent_dim": 20,
+            "hidden": (500,),
+            "activation": "tanh",
+            "scale": "log_variance",
+            "heads": "separate",
+        },
+        fit={
+            "epochs": 100,
+            "batch_size": 100,
+            "learning_rate": 1e-3,
+            "schedule": "one_cycle",
+            "binarize": "dynamic",
+        },
+        differs=(_BITS, "Adam in place of Adagrad, without a prior on the weights"),
+    ),
+    "burda-vae": Preset(
+        source="Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, table 1",
+        url="https://arxiv.org/abs/1509.00519",
+        vae={
+            "latent_dim": 50,
+            "hidden": (200, 200),
+            "activation": "tanh",
+            "scale": "log_variance",
+            "heads": "separate",
+        },
+        fit={
+            "epochs": 1000,
+            "batch_size": 100,
+            "learning_rate": 2e-3,
+            "schedule": "one_cycle",
+            "binarize": "dynamic",
+        },
+        quantity="log_evidence",
+        published="-86.76",
+        num_samples=5000,
+        differs=("1000 epochs of 100 rows a step, in place of 3280 of 20",),
+    ),
+}
