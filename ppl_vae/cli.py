@@ -279,6 +279,7 @@ def reproduce(
             f"Not as in the source: {'; '.join(preset.differs)}.\n"
             f"{preset.url}\nWritten to {out}",
             highlight=False,
+            soft_wrap=True,
         )
 
 

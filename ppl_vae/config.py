@@ -62,7 +62,7 @@ class VAEConfig(BaseModel):
     context_dim
         The number of context features of a conditional VAE.
     center, spread
-        Where the data lie: numbers, or one for each feature.
+        Where the data lie: numbers, or one for each entry of a row, flattened.
     missing
         Whether rows may have missing entries (NaN).
     reason
@@ -131,7 +131,7 @@ class VAEConfig(BaseModel):
         feature_names
             What errors call features by, rather than numbers.
         **choices
-            Any fields to set rather than choose.
+            Any fields to set rather than choose; ``center="feature"`` is the mean of each entry.
 
         Raises
         ------
@@ -171,6 +171,8 @@ class VAEConfig(BaseModel):
         }
         if likelihood in ("negative_binomial", "normal"):
             defaults |= _location(to_float(x), likelihood, feature_names)
+        if choices.get("center") == "feature":
+            choices["center"] = to_float(x).flatten(1).nanmean(0).tolist()
         return cls(**{**defaults, **choices})
 
     def parts(self) -> tuple[nn.Module, Decoder, nn.Module]:
@@ -185,13 +187,12 @@ class VAEConfig(BaseModel):
         common = {"activation": self.activation, "context_dim": self.context_dim}
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         in_shape = (2, *self.event_shape) if self.missing else self.event_shape
-        lie: dict[str, Any] = {"center": self.center, "spread": self.spread}
         prior = PRIORS[self.prior](self.latent_dim)
         hidden = self.hidden[::-1] if self.network == "mlp" else self.hidden
         decoder = DECODERS[self.likelihood](
             decoder_network((self.latent_dim,), hidden, self.event_shape, **common),
             self.event_shape,
-            **{**lie, **self.likelihood_options},
+            **{**self._lie(), **self.likelihood_options},
         )
         encoder = ENCODERS[self.guide](
             encoder_network(in_shape, self.hidden, **common),
@@ -199,9 +200,22 @@ class VAEConfig(BaseModel):
             self.scale,
             self.heads,
             missing=self.missing,
-            **lie,
+            **self._lie(),
         )
         return prior, decoder, encoder
+
+    def _lie(self) -> dict[str, Any]:
+        """Center and spread: numbers, or tensors of an event's shape."""
+        size, where = math.prod(self.event_shape), {}
+        for name in ("center", "spread"):
+            given = torch.tensor(getattr(self, name), dtype=torch.get_default_dtype())
+            if given.dim() and len(given) != size:
+                raise ValueError(
+                    f"{name} has {len(given)} numbers but a row has {size} entries; pass one "
+                    "number, or one for each entry"
+                )
+            where[name] = given.reshape(self.event_shape) if given.dim() else given
+        return where
 
 
 def _location(x: Tensor, likelihood: str, feature_names: Sequence[str] | None) -> dict[str, Any]:

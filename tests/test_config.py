@@ -74,7 +74,7 @@ def test_bad_values(change):
 
 def test_convolutions_need_images():
     config = VAEConfig(event_shape=(3,), latent_dim=2, network="conv", hidden=(4, 8))
-    with pytest.raises(ValueError, match="network='conv' needs images"):
+    with pytest.raises(ValueError, match="convolutions need images"):
         VAE.from_config(config)
 
 
@@ -98,3 +98,19 @@ def test_constant_columns_are_named():
     x = torch.tensor([[1.5, 2.0], [2.5, 2.0]])
     with pytest.raises(ValueError, match=r"\['width'\].*drop these features"):
         VAEConfig.for_data(x, feature_names=("height", "width"))
+
+
+def test_center_by_feature_is_the_mean_of_each_entry(digits):
+    config = VAEConfig.for_data(digits, center="feature", hidden=(16,))
+    vae = VAE.from_config(VAEConfig(**config.model_dump()))
+    torch.testing.assert_close(vae.encoder.center, digits.mean(0))
+    seen = []
+    vae.encoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    vae.encoder(digits)
+    torch.testing.assert_close(seen[0], digits - digits.mean(0))
+
+
+def test_center_must_fit_the_row():
+    config = VAEConfig(event_shape=(2, 3), latent_dim=2, center=(0.0, 1.0))
+    with pytest.raises(ValueError, match="center has 2 numbers but a row has 6 entries"):
+        config.parts()

@@ -81,3 +81,16 @@ def test_extreme_networks_give_finite_numbers(decoder):
         network.bias.zero_()
     p = decoder(network, (1,))(torch.tensor([[-1e4], [1e4]]))
     assert p.log_prob(torch.ones(2, 1)).isfinite().all()
+
+
+def test_bernoulli_starts_at_the_center():
+    class Zero(torch.nn.Module):
+        def forward(self, z):
+            return torch.zeros(*z.shape[:-1], 3)
+
+    center = torch.tensor([0.0, 0.2, 0.9])
+    decoder = BernoulliDecoder(Zero(), (3,), center=center)
+    torch.testing.assert_close(decoder(torch.zeros(2, 1)).mean[0], center.clamp(1e-3, 1 - 1e-3))
+    torch.testing.assert_close(
+        BernoulliDecoder(Zero(), (3,))(torch.zeros(1)).mean, torch.full((3,), 0.5)
+    )

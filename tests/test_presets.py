@@ -13,7 +13,7 @@ from ppl_vae import PRESETS, VAE, fit, log_evidence
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_learns(digits, name):
     preset = PRESETS[name]
-    vae = VAE.from_config(preset.config((8, 8)))
+    vae = VAE.from_config(preset.config(digits))
     bits = (digits > 0.5).float()
     before = log_evidence(vae, bits[:100], num_samples=50, progress=False).elbo.mean()
     options = {**preset.fit, "epochs": 2, "learning_rate": 3e-3, "batch_size": 50}
@@ -43,7 +43,7 @@ def test_every_preset_learns(digits, name):
     ],
 )  # fmt: skip
 def test_sizes_are_the_sources(name, count):
-    vae = VAE.from_config(PRESETS[name].config())
+    vae = VAE.from_config(PRESETS[name].config(torch.rand(9, 28, 28)))
     assert sum(p.numel() for p in vae.parameters()) == count
 
 
@@ -53,8 +53,8 @@ def test_one_concatenated_layer_or_two_heads_are_one_function(digits):
     The one learns the log variance, the other the log scale: half of it.
     """
     torch.manual_seed(0)
-    r = VAE.from_config(PRESETS["keras-r"].config((8, 8))).double()
-    keras = VAE.from_config(PRESETS["keras-mlp"].config((8, 8))).double()
+    r = VAE.from_config(PRESETS["keras-r"].config(digits)).double()
+    keras = VAE.from_config(PRESETS["keras-mlp"].config(digits)).double()
     torch.nn.init.normal_(r.encoder.head.weight)
     loc, raw = r.encoder.head.weight.chunk(2)
     loc_bias, raw_bias = r.encoder.head.bias.chunk(2)
@@ -77,7 +77,7 @@ def test_one_concatenated_layer_or_two_heads_are_one_function(digits):
 
 def test_parts_are_usable_on_their_own(digits):
     """Keras's tutorial makes an encoder and a generator of the same layers."""
-    vae = VAE.from_config(PRESETS["keras-mlp"].config((8, 8)))
+    vae = VAE.from_config(PRESETS["keras-mlp"].config(digits))
     assert vae.encoder(digits[:7]).mean.shape == (7, 2)
     assert vae.decoder(torch.tensor([[0.0, 1.0]])).mean.shape == (1, 8, 8)
 
@@ -96,22 +96,22 @@ def small_mnist(tmp_path, digits):
 
 def test_reproduce_sets_theirs_beside_ours(command, small_mnist, tmp_path):
     quick = ("--epochs", 1, "--draws", 50, "--data-root", small_mnist)
-    code, out, err = command("reproduce", "keras-r", *quick, "--film")
+    code, out, err = command("reproduce", "burda-vae", *quick, "--film")
     assert (code, err) == (0, "")
-    assert "-158 to -155" in out
+    assert "-86.76" in out
     assert "none published" in out
     assert "all 1 epochs done" in out
     assert "seed 0" in out
-    run = tmp_path / "runs" / "tf-cvae"
+    run = tmp_path / "runs" / "burda-vae"
     found = json.loads((run / "reproduction.json").read_text())
-    assert found["published"] == "-158 to -155"
+    assert found["published"] == "-86.76"
     assert found["test"]["rows"] == 100
     assert (run / "training.gif").stat().st_size > 0
     settings = json.loads((run / "config.json").read_text())
     assert settings["fit"]["validation"] is None
-    assert settings["vae"]["network"] == "cvae"
-    code, out, err = command("reproduce", "tf-cvae", *quick, "--json")
-    assert json.loads(out)["run"] == "runs/tf-cvae-2"
+    assert settings["vae"]["hidden"] == [200, 200]
+    code, out, err = command("reproduce", "burda-vae", *quick, "--json")
+    assert json.loads(out)["run"] == "runs/burda-vae-2"
 
 
 def test_reproduce_without_a_name_lists_all(command):

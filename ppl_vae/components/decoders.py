@@ -75,7 +75,12 @@ class Decoder(nn.Module, abc.ABC):
 
 
 class BernoulliDecoder(Decoder):
-    r"""Zeros and ones, :math:`p(x_i \mid z) = \operatorname{Bernoulli}(\sigma(f_i(z)))`.
+    r"""Zeros and ones.
+
+    .. math:: p(x_i \mid z) = \operatorname{Bernoulli}(\sigma(f_i(z) + \operatorname{logit} c_i))
+
+    With ``center`` :math:`c`, the probabilities at which a network that returns zero starts; zero,
+    the default, says nothing and leaves the logit out.
 
     Source: Kingma & Welling (2014), appendix C.1.
 
@@ -89,8 +94,19 @@ class BernoulliDecoder(Decoder):
     support = constraints.boolean
     accepts = "only 0 and 1"
 
+    def __init__(
+        self,
+        network: nn.Module,
+        event_shape: Sequence[int],
+        *,
+        center: float | Sequence[float] = 0.0,
+        spread: float | Sequence[float] = 1.0,
+    ) -> None:
+        super().__init__(network, event_shape, center=center, spread=spread)
+        self.centred = bool(self.center.any())
+
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
-        return dist.Bernoulli(logits=raw)
+        return dist.Bernoulli(logits=raw + self.center.logit(1e-3) if self.centred else raw)
 
 
 class ContinuousBernoulliDecoder(Decoder):
