@@ -99,7 +99,7 @@ def test_a_sample_of_refined_rows_is_scaled_to_all(oracle):
     assert (found.rows.verdict == "not tried").sum() == unreliable - 5
     text = found.summary()
     assert f"refined     ~{unreliable} " in text
-    assert f"Refined were 5, spread over the {unreliable} rows with k-hat above 0.7" in text
+    assert f"Refined: 5, spread over the {unreliable} rows with k-hat above 0.7" in text
     alone = float((found.rows.pareto_k_redrawn <= 0.7).sum()) / 5
     assert f"100% fell below it, where fresh draws alone would have brought {alone:.0%}." in text
     assert VERDICTS["not tried"] not in text

@@ -142,8 +142,9 @@ class Diagnosis:
                 if scaled
                 else f"the {tried:.0f}"
             )
+            rows = "row" if tried == 1 and not scaled else "rows"
             lines.append(
-                f"Refined were {some} rows with k-hat above 0.7: {mended:.0%} fell below it, where "
+                f"Refined: {some} {rows} with k-hat above 0.7; {mended:.0%} fell below it, where "
                 f"fresh draws alone would have brought {alone:.0%}."
                 + (" The numbers with ~ say so of all." if scaled else "")
             )
