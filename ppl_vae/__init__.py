@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
+    from .components.decoders import Decoder as Decoder
     from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
     from .components.decoders import NormalDecoder as NormalDecoder
     from .components.encoders import NormalEncoder as NormalEncoder
@@ -57,6 +58,7 @@ _HOMES = {
     "components.decoders": (
         "BernoulliDecoder",
         "ContinuousBernoulliDecoder",
+        "Decoder",
         "NegativeBinomialDecoder",
         "NormalDecoder",
     ),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .components.decoders import DECODERS, Decoder
 from .components.encoders import ENCODERS
-from .components.networks import ACTIVATIONS, NETWORKS
+from .components.networks import ACTIVATIONS, INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS
 from .components.scales import SCALES
 from .rows import check_rows, to_float
@@ -22,6 +22,7 @@ from .rows import check_rows, to_float
 _CHOICES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
     "activation": ACTIVATIONS,
+    "initialization": INITIALIZATIONS,
     "likelihood": DECODERS,
     "prior": PRIORS,
     "guide": ENCODERS,
@@ -47,6 +48,9 @@ class VAEConfig(BaseModel):
         same, backwards.
     activation
         ``"relu"``, ``"tanh"``, ``"silu"``, ``"gelu"``, ``"softplus"`` or ``"elu"``.
+    initialization
+        ``"torch"`` or ``"glorot"``: how the weights of both networks start, as in PyTorch or as in
+        Keras and TensorFlow.
     likelihood
         ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"`` or ``"normal"``.
     likelihood_options
@@ -86,6 +90,7 @@ class VAEConfig(BaseModel):
     network: str = "mlp"
     hidden: tuple[int, ...] = (500, 500)
     activation: str = "silu"
+    initialization: str = "torch"
     likelihood: str = "bernoulli"
     likelihood_options: dict[str, float | str] = {}
     prior: str = "standard_normal"

@@ -12,6 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .components.decoders import Decoder
+from .components.networks import INITIALIZATIONS
 from .config import VAEConfig
 from .files import load_tensors, save_tensors
 from .isolation import seeded
@@ -75,6 +76,9 @@ class VAE(nn.Module):
         """
         with seeded(seed):
             vae = cls(*config.parts(), name=name)
+        with seeded(seed):
+            for part in (vae.encoder, vae.decoder):
+                INITIALIZATIONS[config.initialization](part.network)  # type: ignore[arg-type]
         vae.config = config
         return vae
 

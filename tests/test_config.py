@@ -114,3 +114,20 @@ def test_center_must_fit_the_row():
     config = VAEConfig(event_shape=(2, 3), latent_dim=2, center=(0.0, 1.0))
     with pytest.raises(ValueError, match="center has 2 numbers but a row has 6 entries"):
         config.parts()
+
+
+def test_glorot_bounds_the_weights_of_both_networks():
+    config = VAEConfig(
+        event_shape=(28, 28), latent_dim=2, network="cvae", hidden=(32, 64), initialization="glorot"
+    )
+    vae = VAE.from_config(config)
+    # sqrt(6 / (fan in + fan out)), by hand.
+    for layer, fans in (
+        (vae.encoder.network.convolutions[2], 9 * 32 + 9 * 64),
+        (vae.decoder.network.dense, 2 + 7 * 7 * 32),
+        (vae.decoder.network.convolutions[1], 9 * 32 + 9 * 64),
+    ):
+        bound = (6 / fans) ** 0.5
+        assert 0.98 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    torch.testing.assert_close(vae.encoder(torch.rand(3, 28, 28)).variance, torch.ones(3, 2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ACTIVATIONS", "MLP", "NETWORKS", "ConvDecoder", "ConvEncoder"]
+__all__ = ["ACTIVATIONS", "INITIALIZATIONS", "MLP", "NETWORKS", "ConvDecoder", "ConvEncoder"]
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -235,4 +235,19 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] =
     "mlp": (MLP, MLP),
     "conv": (ConvEncoder, ConvDecoder),
     "cvae": (partial(ConvEncoder, dense=False), partial(ConvDecoder, dense=False)),
+}
+
+
+def _glorot(network: nn.Module) -> None:
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+# How weights start: as PyTorch has it, or as Keras and TensorFlow do, by Glorot & Bengio (2010).
+INITIALIZATIONS: dict[str, Callable[[nn.Module], None]] = {
+    "torch": lambda network: None,
+    "glorot": _glorot,
 }
