@@ -54,7 +54,6 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
 ]
-Epochs = Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")]
 Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="32, tf32 or bf16: of matrix products.")]
@@ -86,7 +85,7 @@ def fit(
         ),
     ] = None,
     out: Out = None,
-    epochs: Epochs = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
     ] = None,
@@ -201,7 +200,9 @@ def reproduce(
         str | None, typer.Argument(help="Of a published VAE; none to list them.", metavar="NAME")
     ] = None,
     out: Out = None,
-    epochs: Epochs = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes; those of the list if not given.")
+    ] = None,
     draws: Annotated[
         int | None, typer.Option(help="Importance draws for each row; the source's if not given.")
     ] = None,
@@ -221,9 +222,10 @@ def reproduce(
     from .presets import PRESETS
 
     if name is None:
-        table = Table("name", "of", "MNIST test rows, nats per row", show_edge=False, box=None)
+        columns = ("name", "of", "epochs here", "MNIST test rows, nats per row")
+        table = Table(*columns, show_edge=False, box=None)
         for key, preset in PRESETS.items():
-            table.add_row(key, preset.source, _published(preset))
+            table.add_row(key, preset.source, str(preset.fit["epochs"]), _published(preset))
         Console().print(table)
         return
     preset = _preset(name)

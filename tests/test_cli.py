@@ -1,9 +1,9 @@
 """The command line: files, numbers, exit codes and one-line errors."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -51,10 +51,12 @@ def test_help_is_quick_and_does_not_import_torch():
     )
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    # The best of five, as the machine may be busy with something else.
+        after = os.times()
+        used = after.children_user + after.children_system
+        seconds.append(used - before.children_user - before.children_system)
+    # The best of five, and of the processor's seconds: the machine may be busy with something else.
     assert min(seconds) < 0.5
 
 
