@@ -154,6 +154,18 @@ def test_diagnose_and_report_add_to_the_run(command, run_folder):
     assert sum(found["verdicts"].values()) == 359
 
 
+def test_pictures_of_images_and_of_tables(command, run_folder, tmp_path):
+    code, out, err = command("pictures", "run", "--which", "1,0")
+    assert (code, err) == (0, "")
+    names = ["interpolation", "latent_map", "manifold", "traversals"]
+    assert out == f"Written to run: {', '.join(f'{name}.png' for name in names)}\n"
+    assert all((run_folder / f"{name}.png").stat().st_size > 5000 for name in names)
+    table(tmp_path / "sizes.csv")
+    one = ("--epochs", 1, "--draws", 50, "--latent-dim", 1, "--quiet")
+    assert command("fit", "sizes.csv", "--label", "kind", *one, "--out", "one")[0] == 0
+    assert command("pictures", "one") == (0, "Written to one: traversals.png\n", "")
+
+
 def test_csv_with_a_missing_cell_and_labels(command, tmp_path):
     table(tmp_path / "table.csv")
     code, out, err = command("fit", "table.csv", "--label", "kind", *QUICK)
@@ -269,6 +281,18 @@ def test_bad_input_is_one_line_and_exit_code_2(command, tmp_path, arguments, mes
     left = [p for p in sorted(tmp_path.iterdir()) if p.name != "runs"]
     assert left == before
     assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [("0", "pass two latents, such as 0,1"), ("0,7", "7"), ("a,b", "pass whole numbers")],
+)
+def test_bad_pairs_of_latents(command, run_folder, which, message):
+    code, out, err = command("pictures", "run", "--which", which)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (run_folder / "traversals.png").exists()
 
 
 def test_a_run_whose_config_was_changed_is_refused(command, run_folder):
