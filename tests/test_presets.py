@@ -16,7 +16,7 @@ def test_every_preset_learns(digits, name):
     vae = VAE.from_config(preset.config(digits))
     bits = (digits > 0.5).float()
     before = log_evidence(vae, bits[:100], num_samples=50, progress=False).elbo.mean()
-    options = {**preset.fit, "epochs": 2, "learning_rate": 3e-3, "batch_size": 50}
+    options = {**preset.fit, "epochs": 8, "learning_rate": 3e-3, "batch_size": 50}
     result = fit(vae, digits, **options, progress=False)
     after = log_evidence(vae, bits[:100], num_samples=50, progress=False).elbo.mean()
     assert result.finite
