@@ -213,6 +213,7 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch, engine):
     result = fit(resumed, bits[:400], checkpoint_dir=tmp_path, resume=True, **options)
     assert same(weights(whole), weights(resumed))
     assert result.history.identical(expected.history)
+    assert result.seconds > 30  # by the clock of the stopped fit, ten a reading
 
 
 def test_resume_refuses_another_fit(bits, tmp_path):
@@ -220,8 +221,11 @@ def test_resume_refuses_another_fit(bits, tmp_path):
     fit(small(bits), bits[:100], epochs=1, **options)
     with pytest.raises(ValueError, match="epochs was 1, is 2"):
         fit(small(bits), bits[:100], epochs=2, resume=True, **options)
-    with pytest.raises(ValueError, match="config was"):
+    with pytest.raises(ValueError, match="fit: config.heads was 'separate', is 'joint'; resume"):
         fit(small(bits, heads="joint"), bits[:100], epochs=1, resume=True, **options)
+    with pytest.raises(ValueError, match="config.center was") as failure:
+        fit(small(bits, center=[0.5] * 64), bits[:100], epochs=1, resume=True, **options)
+    assert len(str(failure.value)) < 400
     assert load_tensors(tmp_path / "fit.safetensors")[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,25 @@ def save_checkpoint(
     *,
     settings: Mapping[str, Any],
     history: Mapping[str, list[float]],
+    seconds: float,
 ) -> None:
     """Write the state of a fit, whole or not at all.
 
-    ``groups`` are named groups of tensors, ``settings`` what a resumed fit must agree with, and
-    ``history`` one list of numbers for each quantity recorded by epoch.
+    ``groups`` are named groups of tensors, ``settings`` what a resumed fit must agree with,
+    ``history`` one list of numbers for each quantity recorded by epoch, and ``seconds`` the time
+    that the fit has taken so far.
     """
     tensors = {f"{group}/{key}": t for group, named in groups.items() for key, t in named.items()}
     metadata = {"settings": json.dumps(settings), "history": json.dumps(history)}
+    metadata["seconds"] = json.dumps(seconds)
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / _FILE, tensors, metadata)
 
 
 def load_checkpoint(
     folder: Path, *, settings: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]]] | None:
-    """Read the groups and the history back; None where there is no checkpoint yet.
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[float]], float] | None:
+    """Read the groups, the history and the seconds back; None where there is no checkpoint yet.
 
     Raises
     ------
@@ -47,17 +51,30 @@ def load_checkpoint(
     if not (folder / _FILE).exists():
         return None
     tensors, metadata = load_tensors(folder / _FILE)
-    before = json.loads(metadata["settings"])
-    now = json.loads(json.dumps(settings))
-    changed = [key for key in now if before.get(key) != now[key]]
-    if changed:
-        differences = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
+    before, now = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
+    if before != now:
         raise ValueError(
-            f"the checkpoint in {str(folder)!r} is of another fit: {differences}; "
+            f"the checkpoint in {str(folder)!r} is of another fit: "
+            f"{'; '.join(_differences(before, now))}; "
             "resume with the same settings, or start afresh in another checkpoint_dir"
         )
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = tensor
-    return groups, json.loads(metadata["history"])
+    return groups, json.loads(metadata["history"]), json.loads(metadata["seconds"])
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two trees of settings, in words, long values abbreviated."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            difference
+            for key in {**before, **now}
+            for difference in _differences(
+                before.get(key), now.get(key), f"{name}.{key}" if name else key
+            )
+        ]
+    if before == now:
+        return []
+    return [f"{name} was {reprlib.repr(before)}, is {reprlib.repr(now)}"]

@@ -52,7 +52,7 @@ class FitResult:
     finite
         Whether the loss was a number to the end.
     seconds
-        Wall-clock time, less what was spent before a resumed fit was stopped.
+        Wall-clock time of fitting; of a resumed fit, with what it took before it was stopped.
     rows_per_second
         Rows of training data over that time, validation included.
     """
@@ -225,14 +225,16 @@ def fit(
         )
         rows = _Rows(vae, x, context, binarize)
         validation_rows = _Rows(vae, *held_out, "none") if held_out else None
+        spent = 0.0
         if checkpoint and resume:
             saved = load_checkpoint(checkpoint, settings=settings)
             if saved is not None:
-                loop.restore(*saved)
+                groups, history, spent = saved
+                loop.restore(groups, history)
                 bar.resume(loop.epoch * len(rows))
-        first, started = loop.epoch, time.perf_counter()
+        started = time.perf_counter() - spent
         _call(on_epoch, loop.epoch)
-        written, reason, finite = started, f"all {epochs} epochs done", True
+        written, reason, finite = time.perf_counter(), f"all {epochs} epochs done", True
         while loop.epoch < epochs:
             try:
                 loop.run_epoch(
@@ -250,14 +252,20 @@ def fit(
                 reason = f"no better validation loss for {patience} epochs"
                 break
             if checkpoint and (time.perf_counter() - written > 5 or loop.epoch == epochs):
-                save_checkpoint(checkpoint, loop.state(), settings=settings, history=loop.history)
                 written = time.perf_counter()
+                save_checkpoint(
+                    checkpoint,
+                    loop.state(),
+                    settings=settings,
+                    history=loop.history,
+                    seconds=written - started,
+                )
         seconds = time.perf_counter() - started
         vae.load_state_dict(loop.best)
         vae.train(was_training)
     if not finite:
         warnings.warn(f"the fit stopped early: {reason}", RuntimeWarning, stacklevel=2)
-    speed = (loop.epoch - first) * len(rows) / max(seconds, 1e-9)
+    speed = loop.epoch * len(rows) / max(seconds, 1e-9)
     return FitResult(loop.history_dataset(), reason, finite, seconds, speed)
 
 
