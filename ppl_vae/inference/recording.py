@@ -107,6 +107,9 @@ class Recording:
         options = {
             # The random numbers of an eager run, in its order.
             "fallback_random": True,
+            # The processor is asked what it can do; a third of the time went into compiling
+            # programs that try whether the C++ compiler can do it too.
+            "cpp.vec_isa_ok": True,
             "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
         }
         if _LINEAR is not None and self._module.graph.find_nodes(
