@@ -32,8 +32,8 @@ def save_checkpoint(
     that the fit has taken so far.
     """
     tensors = {f"{group}/{key}": t for group, named in groups.items() for key, t in named.items()}
-    metadata = {"settings": json.dumps(settings), "history": json.dumps(history)}
-    metadata["seconds"] = json.dumps(seconds)
+    described = {"settings": settings, "history": history, "seconds": seconds}
+    metadata = {key: json.dumps(value) for key, value in described.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / _FILE, tensors, metadata)
 

@@ -252,14 +252,14 @@ def fit(
                 reason = f"no better validation loss for {patience} epochs"
                 break
             if checkpoint and (time.perf_counter() - written > 5 or loop.epoch == epochs):
-                written = time.perf_counter()
                 save_checkpoint(
                     checkpoint,
                     loop.state(),
                     settings=settings,
                     history=loop.history,
-                    seconds=written - started,
+                    seconds=time.perf_counter() - started,
                 )
+                written = time.perf_counter()
         seconds = time.perf_counter() - started
         vae.load_state_dict(loop.best)
         vae.train(was_training)
