@@ -177,7 +177,11 @@ PRESETS: Mapping[str, Preset] = {
             "schedule": "one_cycle",
             "binarize": "dynamic",
         },
-        differs=(_BITS, "Adam in place of Adagrad, without a prior on the weights"),
+        differs=(
+            _BITS,
+            "Adam with one cycle of its rate, in place of Adagrad",
+            "no prior on the weights",
+        ),
     ),
     "burda-vae": Preset(
         source="Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, table 1",
