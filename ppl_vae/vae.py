@@ -16,6 +16,7 @@ from .components.networks import INITIALIZATIONS
 from .config import VAEConfig
 from .files import load_tensors, save_tensors
 from .isolation import seeded
+from .memory import map_constants
 from .rows import check_rows, to_float
 
 
@@ -59,6 +60,7 @@ class VAE(nn.Module):
         self, prior: nn.Module, decoder: Decoder, encoder: nn.Module, *, name: str = "vae"
     ) -> None:
         super().__init__()
+        map_constants()
         self.prior = prior
         self.decoder = decoder
         self.encoder = encoder

@@ -19,6 +19,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..isolation import isolated, seeded
+from ..memory import map_constants
 from ..progress import Progress
 from ..rows import binarize as binarized
 from ..rows import check_rows, to_float
@@ -356,6 +357,7 @@ class _Loop:
         learning_rate: Callable[[float], float],
         bar: Progress,
     ) -> None:
+        map_constants()
         self.vae.train()
         order = torch.randperm(len(rows))
         if self.epoch == 0:

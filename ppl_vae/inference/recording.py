@@ -8,7 +8,6 @@ __all__ = [
     "RecordingError",
     "first_line",
     "kept",
-    "reuse_freed_memory",
 ]
 
 import logging
@@ -22,6 +21,8 @@ import pyro
 import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor
+
+from ..memory import map_constants, reuse_freed_memory
 
 # Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
 LARGE_PRODUCT = 2**21
@@ -69,6 +70,7 @@ class Recording:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         reuse_freed_memory()
+        map_constants()
         with _random_state_kept(), _recordable():
             try:
                 module = make_fx(function)(*inputs)
@@ -207,16 +209,6 @@ def _draw_at_once(module: torch.fx.GraphModule) -> None:
         graph.erase_node(node)
         graph.erase_node(empty)
     module.recompile()
-
-
-def reuse_freed_memory() -> None:
-    """Have memory that a step frees kept for the next one.
-
-    glibc returns it to the system beyond twice the largest block that was freed so far, up to 32
-    MB. A convolutional step then takes its 20 MB anew each time, and half of its time are page
-    faults. So free a large block once, which nobody has touched and which costs nothing.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .recording import Recording, RecordingError, first_line, kept, reuse_freed_memory
+from ..memory import reuse_freed_memory
+from .recording import Recording, RecordingError, first_line, kept
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
