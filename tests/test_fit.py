@@ -15,7 +15,8 @@ from sklearn.decomposition import PCA
 
 from ppl_vae import VAE, VAEConfig, fit
 from ppl_vae.files import load_tensors
-from ppl_vae.inference.step import choose_engine
+from ppl_vae.inference.fit import _one_process
+from ppl_vae.inference.step import Step, choose_engine
 
 
 def small(x, **choices):
@@ -314,6 +315,11 @@ def test_bad_rows_are_refused(bits, x, message):
         fit(small(bits), x, epochs=1, progress=False)
 
 
+def test_a_vae_without_parameters_to_fit_is_refused(bits):
+    with pytest.raises(ValueError, match=r"no parameters to fit: all are frozen"):
+        fit(small(bits).requires_grad_(False), bits, epochs=1, progress=False)
+
+
 def test_out_of_range_intensities_are_refused_before_binarizing(bits):
     with pytest.raises(ValueError, match="ranges from 0 to 16"):
         fit(small(bits), bits[:9] * 16, epochs=1, binarize="dynamic", progress=False)
@@ -352,6 +358,51 @@ def test_engines_end_alike(digits, engine):
         torch.testing.assert_close(ends[1][0][key], value, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(ends[1][1].train_loss, ends[0][1].train_loss, rtol=1e-10)
     np.testing.assert_allclose(ends[1][1].validation_loss, ends[0][1].validation_loss, rtol=1e-10)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])
+def test_a_step_is_that_of_adam_with_clipped_gradients(engine):
+    class Quartic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.at = torch.nn.Parameter(torch.linspace(-3, 3, 40, dtype=torch.float64))
+            self.unused = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+        def forward(self, x):
+            return ((self.at - x) ** 4).sum()
+
+    torch.manual_seed(0)
+    batches = torch.randn(12, 40, dtype=torch.float64)
+    ours, theirs = Quartic(), Quartic()
+    step = Step(ours, _one_process(None), max_gradient_norm=200.0, engine=engine)
+    adam = torch.optim.Adam(theirs.parameters())
+    clipped = set()
+    for number, x in enumerate(batches):
+        rate = 0.1 * (number + 1)
+        adam.param_groups[0]["lr"] = rate
+        adam.zero_grad()
+        loss = theirs(x)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_([theirs.at], 200.0)
+        adam.step()
+        clipped.add(bool(norm > 200))
+        torch.testing.assert_close(step([x], rate, whole=number != 5), (loss.detach(), norm))
+        torch.testing.assert_close(ours.at, theirs.at, rtol=1e-6, atol=1e-7)
+    assert clipped == {True, False}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["graph", "compiled"])
+def test_engines_end_alike_on_a_gpu(bits, engine):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    ends = []
+    for name in ("eager", engine):
+        vae = small(bits).double()
+        result = fit(vae, bits[:500], epochs=3, batch_size=60, engine=name, progress=False)
+        assert {p.device.type for p in vae.parameters()} == {"cuda"}
+        ends.append(result.history.train_loss)
+    np.testing.assert_allclose(*ends, rtol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])

@@ -183,6 +183,10 @@ def fit(
     )
     _check_rows(vae, x, context, binarize)
     (x, context), held_out = _hold_out(vae, x, context, validation, binarize, seed)
+    if not any(parameter.requires_grad for parameter in vae.parameters()):
+        raise ValueError(
+            "vae has no parameters to fit: all are frozen; call requires_grad_(True) on some part"
+        )
     if len(x) < 2:
         raise ValueError("x has 1 row to fit to; a VAE describes how rows differ: pass at least 2")
     if batch_size is None:
@@ -408,26 +412,19 @@ class _Loop:
             self.best = self.weights()
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        moments = {
-            f"{i}.{key}": torch.as_tensor(value).clone()  # parameters share the count of steps
-            for i, moment in self.step.adam.state_dict()["state"].items()
-            for key, value in moment.items()
-        }
+        adam = {name: value.clone() for name, value in self.step.state.items()}
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"vae": self.weights(), "best": self.best, "adam": moments, "random": random}
+        return {"vae": self.weights(), "best": self.best, "adam": adam, "random": random}
 
     def restore(
         self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]
     ) -> None:
         self.vae.load_state_dict(groups["vae"])
         self.best = {k: v.to(self.device) for k, v in groups["best"].items()}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in groups["adam"].items():
-            index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
-        self.step.adam.load_state_dict({**self.step.adam.state_dict(), "state": moments})
+        for name, value in self.step.state.items():
+            value.copy_(groups["adam"][name])
         torch.set_rng_state(groups["random"]["cpu"])
         if "cuda" in groups["random"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(groups["random"]["cuda"])

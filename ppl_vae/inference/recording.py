@@ -93,8 +93,8 @@ class Recording:
     def compile(self, *inputs: Tensor, cuda_graph: bool = False) -> None:
         """Compile the graph for inputs such as these.
 
-        With ``cuda_graph``, on a GPU, all kernels are launched at once, and each call overwrites
-        the outputs of the one before.
+        With ``cuda_graph``, if all tensors are on a GPU, its kernels are launched at once, and
+        each call overwrites the outputs of the one before.
 
         Raises
         ------
@@ -112,7 +112,6 @@ class Recording:
             # The processor is asked what it can do; a third of the time went into compiling
             # programs that try whether the C++ compiler can do it too.
             "cpp.vec_isa_ok": True,
-            "triton.cudagraphs": cuda_graph and any(tensor.is_cuda for tensor in examples),
         }
         if _LINEAR is not None and self._module.graph.find_nodes(
             op="call_function", target=_LINEAR.default
@@ -129,7 +128,37 @@ class Recording:
             # Nor what it makes of the operation itself: call it as it is.
             if _LINEAR is not None:
                 lowering.lowerings.pop(_LINEAR.default, None)
-            self._run = compile_fx(self._module, examples)  # type: ignore[assignment]
+            run: Callable[..., Sequence[Tensor]] = compile_fx(self._module, examples)  # type: ignore[assignment]
+            if cuda_graph and all(tensor.is_cuda for tensor in examples):
+                run = _launched_at_once(run, inputs, self.captured)
+        self._run = run
+
+
+def _launched_at_once(
+    run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], captured: Sequence[Tensor]
+) -> Callable[..., Sequence[Tensor]]:
+    """The kernels of a call as one CUDA graph.
+
+    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+    """
+    held = [tensor.clone() for tensor in inputs]
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side), kept(captured):
+        for _ in range(3):
+            run(*held, *captured)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run(*held, *captured)
+
+    def replay(*values: Tensor) -> Sequence[Tensor]:
+        for tensor, value in zip(held, values[: len(held)], strict=True):
+            tensor.copy_(value)
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 def _lift(module: torch.fx.GraphModule) -> list[Tensor]:

@@ -21,6 +21,8 @@ ENGINES = ("auto", "eager", "graph", "compiled")
 # Steps ahead from which "auto" records, which takes about a second and saves one or two
 # milliseconds a step, and compiles, which takes five to ten and saves half of one to one more.
 _GRAPH_PAYS, _COMPILING_PAYS = 1_000, 10_000
+# Of Adam, as in Kingma & Ba (2015).
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 def choose_engine(engine: str, steps: int) -> str:
@@ -35,6 +37,8 @@ def choose_engine(engine: str, steps: int) -> str:
 class Step:
     """Moves the parameters of a loss down its gradient by Adam.
 
+    Source: Kingma & Ba (2015), algorithm 1.
+
     Parameters
     ----------
     loss
@@ -45,22 +49,36 @@ class Step:
         A larger gradient is scaled down to it.
     engine
         ``"eager"``, ``"graph"`` or ``"compiled"``.
+
+    Attributes
+    ----------
+    state
+        Adam's, by name: the number of steps, and of each parameter the two moments.
     """
 
     def __init__(
         self, loss: nn.Module, fabric: Fabric, *, max_gradient_norm: float, engine: str
     ) -> None:
         reuse_freed_memory()
+        fabric.setup(loss)
+        self.module = loss
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
         self.engine = engine
-        self.trainable = [p for p in loss.parameters() if p.requires_grad]
-        self.buffers = list(loss.buffers())
-        self.adam = torch.optim.Adam(self.trainable, fused=True)
-        self.module = loss
-        self.optimizer = fabric.setup(loss, self.adam)[1]
         self.recording: Recording | None = None
-        self.reached: list[Tensor] = []
+        self.trainable = [p for p in loss.parameters() if p.requires_grad]
+        self.first = [torch.zeros_like(p) for p in self.trainable]
+        self.second = [torch.zeros_like(p) for p in self.trainable]
+        self.steps = torch.zeros((), device=fabric.device, dtype=torch.float32)
+        # A GPU's fused kernel reads single precision.
+        precision = torch.float64 if fabric.device.type == "cpu" else torch.float32
+        self.rate = torch.zeros((), device=fabric.device, dtype=precision)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        moments = {"first": self.first, "second": self.second}
+        named = {f"{name}.{i}": t for name, each in moments.items() for i, t in enumerate(each)}
+        return {"steps": self.steps, **named}
 
     def __call__(
         self, inputs: Sequence[Tensor], learning_rate: float, *, whole: bool = True
@@ -69,24 +87,17 @@ class Step:
 
         ``whole`` says that this shape of inputs is the one that most steps have.
         """
-        self.adam.param_groups[0]["lr"] = learning_rate
+        self.rate.fill_(learning_rate)
         if whole and self.recording is None and self.engine != "eager":
             self._record(inputs)
-        if self.recording is not None and whole:
-            if self.fabric.device.type == "cuda":
-                torch.compiler.cudagraph_mark_step_begin()
-            loss, norm, excess, *gradients = self.recording(*inputs)
-            self._update(gradients, excess)
+        if whole and self.recording is not None:
+            loss, norm = self.recording(*inputs)
             return loss.clone(), norm.clone()
         loss = self.loss(*inputs)
         self.fabric.backward(loss)
-        gradients = [p.grad for p in self.trainable if p.grad is not None]
-        norm, excess = self._measure(gradients)
-        if self.recording is None:
-            self._step(excess)
-        else:
-            self._update(gradients, excess)
-            self.optimizer.zero_grad(set_to_none=True)
+        norm = self._descend([parameter.grad for parameter in self.trainable])
+        for parameter in self.trainable:
+            parameter.grad = None
         return loss.detach(), norm
 
     def loss(self, *inputs: Tensor) -> Tensor:
@@ -99,71 +110,69 @@ class Step:
             loss = self.module(*inputs)
         return loss.to(torch.promote_types(loss.dtype, torch.float32))
 
-    def _measure(self, gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The norm of the whole gradient, and what to divide it by."""
-        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-        return norm, (norm / self.max_gradient_norm).clamp(min=1.0).float()
+    @torch.no_grad()
+    def _descend(self, found: Sequence[Tensor | None], *, fused: bool = True) -> Tensor:
+        """Adam's step along the gradients that there are; return the norm of all of them.
 
-    def _step(self, excess: Tensor) -> None:
-        # Adam divides by it as it goes through the gradients.
-        self.adam.grad_scale = excess  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _update(self, gradients: list[Tensor], excess: Tensor) -> None:
-        """What ``_step`` does, less what a small step would spend a third of its time on.
-
-        Adam's own step looks for a GPU's driver first, and counts steps by parameter.
+        If not ``fused``, in operations one by one, for a compiler to fuse with the others.
         """
-        states = [self.adam.state[parameter] for parameter in self.reached]
-        if not all(states):
-            for parameter, gradient in zip(self.reached, gradients, strict=True):
-                parameter.grad = gradient
-            self._step(excess)
-            return
-        steps = states[0]["step"]
-        for state in states:
-            state["step"] = steps
-        group = self.adam.param_groups[0]
-        with torch.no_grad():
-            steps.add_(1)
+        each = zip(self.trainable, found, self.first, self.second, strict=True)
+        there = [(p, g, m, v) for p, g, m, v in each if g is not None]
+        parameters, gradients, first, second = ([row[i] for row in there] for i in range(4))
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        excess = (norm / self.max_gradient_norm).clamp(min=1.0).float()
+        self.steps.add_(1)
+        if fused:
             torch._fused_adam_(
-                self.reached,
+                parameters,
                 gradients,
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                first,
+                second,
                 [],
-                [steps] * len(states),
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
+                [self.steps] * len(parameters),
+                lr=self.rate,
+                beta1=_BETA1,
+                beta2=_BETA2,
+                weight_decay=0.0,
+                eps=_EPSILON,
                 amsgrad=False,
                 maximize=False,
                 grad_scale=excess,
             )
+            return norm
+        steps = self.steps.double()
+        # A tensor of their own, or the compiler takes the powers anew for each number.
+        size, unbias, scale = torch.stack(
+            [self.rate / (1 - _BETA1**steps), (1 - _BETA2**steps).rsqrt(), 1 / excess]
+        )
+        for p, g, m, v in there:
+            g = g * scale
+            m.lerp_(g, 1 - _BETA1)
+            v.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
+            p.sub_(size * m / (v.sqrt() * unbias + _EPSILON))
+        return norm
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
-        """Record the loss and its gradients, or go on eagerly and say why."""
-
-        def function(*inputs: Tensor) -> list[Tensor]:
-            loss = self.loss(*inputs)
-            found = torch.autograd.grad(loss, self.trainable, allow_unused=True)
-            pairs = [(p, g) for p, g in zip(self.trainable, found, strict=True) if g is not None]
-            self.reached = [parameter for parameter, _ in pairs]
-            gradients = [gradient for _, gradient in pairs]
-            return [loss.detach(), *self._measure(gradients), *gradients]
-
+        """Record the whole step, or go on eagerly and say why."""
+        compiled = self.engine == "compiled"
         try:
-            with kept(self.buffers):
-                self.recording = Recording(function, inputs)
-            if self.engine == "compiled":
+            self.recording = self._recorded(inputs, fused=not compiled)
+            if compiled:
                 self.recording.compile(*inputs, cuda_graph=True)
         except RecordingError as error:
             self.engine = "eager"
             warnings.warn(f"fit runs eagerly: {error}", RuntimeWarning, stacklevel=5)
         except Exception as error:
+            self.recording = self._recorded(inputs, fused=True)
             warnings.warn(
                 f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=5
             )
+
+    def _recorded(self, inputs: Sequence[Tensor], *, fused: bool) -> Recording:
+        def step(*inputs: Tensor) -> list[Tensor]:
+            loss = self.loss(*inputs)
+            gradients = torch.autograd.grad(loss, self.trainable, allow_unused=True)
+            return [loss.detach(), self._descend(gradients, fused=fused)]
+
+        with kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
+            return Recording(step, inputs)
