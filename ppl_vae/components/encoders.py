@@ -110,10 +110,12 @@ class NormalEncoder(nn.Module):
         raw_bias.fill_(self.scale.inverse(1.0))
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
         self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
+        self.standardizes = bool(self.center.any() or (self.spread != 1).any())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> TorchDistributionMixin:
         """q(z|x), with batch shape ``(*batch,)`` and event shape ``(latent,)``."""
-        x = (x - self.center) / self.spread
+        if self.standardizes:
+            x = (x - self.center) / self.spread
         if self.missing:
             observed = ~x.isnan()
             x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=self._mask_dim)

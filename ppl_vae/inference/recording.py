@@ -112,6 +112,9 @@ class Recording:
             # The processor is asked what it can do; a third of the time went into compiling
             # programs that try whether the C++ compiler can do it too.
             "cpp.vec_isa_ok": True,
+            # Shapes are those of the recording; to assert so takes 2 % of a step.
+            "size_asserts": False,
+            "alignment_asserts": False,
         }
         if _LINEAR is not None and self._module.graph.find_nodes(
             op="call_function", target=_LINEAR.default
