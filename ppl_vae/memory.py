@@ -13,10 +13,11 @@ def map_constants() -> None:
     """Have the constants of vectorized functions in memory, those of special cases too.
 
     ``log1p`` of 16 numbers at once loads minus infinity for those that are -1, under a mask. Where
-    none is, and no one has read the page of that constant before, the processor suppresses the page
-    fault, each time anew, and takes 20 to 40 times as long (AMD Zen 5; in PyTorch since its binary
-    was last read from disk in an unlucky order). A process that has computed the special cases
-    once has the pages; should the system take them back, so has one that does so again.
+    none is, and nobody has read the page of that constant before, the processor suppresses a page
+    fault, each time anew, and takes 20 to 40 times as long (``python
+    benchmarks/mapped_constants.py``, AMD EPYC, Zen 5). Whether somebody has depends on what the
+    system holds of PyTorch's file. Who computes the special cases has the pages, until the system
+    takes them back.
     """
     special = [0.0, 1.0, 2.0, 100.0, 1e-40, 3e38, math.inf]
     for dtype in (torch.float32, torch.float64):
