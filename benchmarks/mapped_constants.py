@@ -16,6 +16,7 @@ import argparse
 import ctypes
 import json
 import mmap
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +45,14 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def unmap_constants() -> None:
     """Have this process forget which pages of PyTorch's constants it has read."""
-    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    lines = [line for line in lines if line[-1].endswith("libtorch_cpu.so")]
-    # After the code; what follows them are tables that the loader has written to.
-    code = [line[1] for line in lines].index("r-xp")
-    start, end = (int(number, 16) for number in lines[code + 1][0].split("-"))
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+    for mapping in re.split(r"\n(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text()):
+        addresses, permissions, *_, path = mapping.partition("\n")[0].split()
+        # What the loader has written to would be lost.
+        clean = re.search(r"Private_Dirty: +0 kB", mapping)
+        if path.endswith("libtorch_cpu.so") and permissions == "r--p" and clean:
+            start, end = (int(number, 16) for number in addresses.split("-"))
+            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
 def microseconds(function: Callable[[], Any], calls: int) -> float:
