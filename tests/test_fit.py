@@ -360,34 +360,40 @@ def test_engines_end_alike(digits, engine):
     np.testing.assert_allclose(ends[1][1].validation_loss, ends[0][1].validation_loss, rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])
-def test_a_step_is_that_of_adam_with_clipped_gradients(engine):
+def test_a_step_is_that_of_adam_with_clipped_gradients(engine, dtype):
     class Quartic(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.at = torch.nn.Parameter(torch.linspace(-3, 3, 40, dtype=torch.float64))
-            self.unused = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+            self.at = torch.nn.Parameter(torch.linspace(-3, 3, 40))
+            self.times = torch.nn.Parameter(torch.tensor(1.0))
+            self.unused = torch.nn.Parameter(torch.zeros(2))
 
         def forward(self, x):
-            return ((self.at - x) ** 4).sum()
+            return (self.times * (self.at - x) ** 4).sum()
 
     torch.manual_seed(0)
-    batches = torch.randn(12, 40, dtype=torch.float64)
-    ours, theirs = Quartic(), Quartic()
-    step = Step(ours, _one_process(None), max_gradient_norm=200.0, engine=engine)
+    batches = torch.randn(12, 40, dtype=dtype) * torch.linspace(0.1, 2, 12, dtype=dtype)[:, None]
+    tolerance = {"rtol": 1e-6 if dtype == torch.float64 else 1e-4, "atol": 1e-6}
+    ours, theirs = Quartic().to(dtype), Quartic().to(dtype)
+    step = Step(ours, _one_process(None), max_gradient_norm=1200.0, engine=engine)
     adam = torch.optim.Adam(theirs.parameters())
     clipped = set()
     for number, x in enumerate(batches):
-        rate = 0.1 * (number + 1)
+        rate = 0.01 * (number + 1)
         adam.param_groups[0]["lr"] = rate
         adam.zero_grad()
         loss = theirs(x)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_([theirs.at], 200.0)
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1200.0)
         adam.step()
-        clipped.add(bool(norm > 200))
-        torch.testing.assert_close(step([x], rate, whole=number != 5), (loss.detach(), norm))
-        torch.testing.assert_close(ours.at, theirs.at, rtol=1e-6, atol=1e-7)
+        clipped.add(bool(norm > 1200))
+        ended = step([x], rate, whole=number != 5)
+        torch.testing.assert_close(ended, (loss.detach(), norm), **tolerance)
+        for name in ("at", "times"):
+            pair = getattr(ours, name), getattr(theirs, name)
+            torch.testing.assert_close(*pair, **tolerance)
     assert clipped == {True, False}
 
 

@@ -142,10 +142,11 @@ class Step:
             return norm
         steps = self.steps.double()
         # A tensor of their own, or the compiler takes the powers anew for each number.
-        size, unbias, scale = torch.stack(
+        factors = torch.stack(
             [self.rate / (1 - _BETA1**steps), (1 - _BETA2**steps).rsqrt(), 1 / excess]
         )
         for p, g, m, v in there:
+            size, unbias, scale = factors.to(p.dtype)
             g = g * scale
             m.lerp_(g, 1 - _BETA1)
             v.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
