@@ -167,6 +167,7 @@ def _launched_at_once(
 def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
     """Turn the tensors that a graph holds into inputs of it, after its own; return them."""
     graph = module.graph
+    graph.eliminate_dead_code()
     lifted: dict[int, torch.fx.Node] = {}
     captured: list[Tensor] = []
     *_, last = [None, *graph.find_nodes(op="placeholder")]
@@ -183,7 +184,6 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
         graph.erase_node(node)
     for name in [*module._parameters, *module._buffers]:
         delattr(module, name)
-    graph.eliminate_dead_code()
     module.recompile()
     return captured
 
