@@ -94,3 +94,11 @@ def test_bernoulli_starts_at_the_center():
     torch.testing.assert_close(
         BernoulliDecoder(Zero(), (3,))(torch.zeros(1)).mean, torch.full((3,), 0.5)
     )
+
+
+def test_loaded_centering_is_used():
+    network, z = torch.nn.Linear(2, 6), torch.randn(7, 2)
+    given = BernoulliDecoder(network, (6,), center=[0.3] * 6)
+    loaded = BernoulliDecoder(network, (6,), center=[0.0] * 6)
+    loaded.load_state_dict(given.state_dict())
+    assert torch.equal(loaded(z).mean, given(z).mean)

@@ -1,5 +1,7 @@
 """Question 3: what mu and sigma are, and question 1: two heads or one."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -108,3 +110,13 @@ def test_missing_entries_are_filled_and_the_mask_is_seen():
     encoder.network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     encoder(holed)
     assert seen[0].tolist() == [[[-4.0, 0.0, -3.0], [1.0, 0.0, 1.0]]]
+
+
+def test_loaded_standardization_is_used():
+    x = torch.randn(7, 6)
+    network = nn.Linear(6, 4)
+    given = NormalEncoder(network, 2, center=[1.0] * 6, spread=3.0)
+    loaded = NormalEncoder(network, 2, center=[0.0] * 6)
+    loaded.load_state_dict(given.state_dict())
+    assert torch.equal(loaded(x).mean, given(x).mean)
+    assert torch.equal(copy.deepcopy(loaded)(x).mean, given(x).mean)

@@ -103,6 +103,11 @@ class BernoulliDecoder(Decoder):
         spread: float | Sequence[float] = 1.0,
     ) -> None:
         super().__init__(network, event_shape, center=center, spread=spread)
+        self._notice_numbers()
+        self.register_load_state_dict_post_hook(BernoulliDecoder._notice_numbers)
+
+    def _notice_numbers(self, *_: object) -> None:
+        """Leave a centering out that changes nothing; other numbers may be loaded."""
         self.centred = bool(self.center.any())
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:

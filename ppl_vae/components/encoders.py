@@ -110,6 +110,11 @@ class NormalEncoder(nn.Module):
         raw_bias.fill_(self.scale.inverse(1.0))
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
         self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
+        self._notice_numbers()
+        self.register_load_state_dict_post_hook(NormalEncoder._notice_numbers)
+
+    def _notice_numbers(self, *_: object) -> None:
+        """Leave a standardization out that changes nothing; other numbers may be loaded."""
         self.standardizes = bool(self.center.any() or (self.spread != 1).any())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> TorchDistributionMixin:
