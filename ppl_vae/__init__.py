@@ -19,33 +19,35 @@ if TYPE_CHECKING:
     from .config import VAEConfig as VAEConfig
     from .data import Dataset as Dataset
     from .data import load_data as load_data
-    from .inference.compiled import CompiledTrace_ELBO as CompiledTrace_ELBO
-    from .inference.compiled import CompiledTraceMeanField_ELBO as CompiledTraceMeanField_ELBO
+    from .inference.engine.compiled import CompiledTrace_ELBO as CompiledTrace_ELBO
+    from .inference.engine.compiled import (
+        CompiledTraceMeanField_ELBO as CompiledTraceMeanField_ELBO,
+    )
     from .inference.fit import FitResult as FitResult
     from .inference.fit import fit as fit
+    from .pictures.film import TrainingFilm as TrainingFilm
+    from .pictures.latents import plot_interpolation as plot_interpolation
+    from .pictures.latents import plot_latent_map as plot_latent_map
+    from .pictures.latents import plot_manifold as plot_manifold
+    from .pictures.latents import plot_traversals as plot_traversals
+    from .pictures.rows import plot_draws as plot_draws
+    from .pictures.rows import plot_latents as plot_latents
+    from .pictures.rows import plot_losses as plot_losses
+    from .pictures.rows import plot_reconstructions as plot_reconstructions
     from .presets import PRESETS as PRESETS
     from .presets import Preset as Preset
     from .rows import binarize as binarize
+    from .trees.pyro_svi import from_pyro_svi as from_pyro_svi
+    from .trees.vae import to_datatree as to_datatree
     from .vae import VAE as VAE
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
     from .workflow.calibration import plot_calibration as plot_calibration
-    from .workflow.datatree import to_datatree as to_datatree
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
     from .workflow.evidence import log_evidence as log_evidence
-    from .workflow.film import TrainingFilm as TrainingFilm
-    from .workflow.latent_space import plot_interpolation as plot_interpolation
-    from .workflow.latent_space import plot_latent_map as plot_latent_map
-    from .workflow.latent_space import plot_manifold as plot_manifold
-    from .workflow.latent_space import plot_traversals as plot_traversals
-    from .workflow.plots import plot_draws as plot_draws
-    from .workflow.plots import plot_latents as plot_latents
-    from .workflow.plots import plot_losses as plot_losses
-    from .workflow.plots import plot_reconstructions as plot_reconstructions
     from .workflow.posterior import sample_posterior as sample_posterior
     from .workflow.predictive import predictive_check as predictive_check
-    from .workflow.pyro_svi import from_pyro_svi as from_pyro_svi
     from .workflow.refinement import refine as refine
     from .workflow.reliability import active_units as active_units
     from .workflow.reliability import amortization_gap as amortization_gap
@@ -67,27 +69,27 @@ _HOMES = {
     "components.priors": ("StandardNormal",),
     "config": ("VAEConfig",),
     "data": ("Dataset", "load_data"),
-    "inference.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
+    "inference.engine.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
     "inference.fit": ("FitResult", "fit"),
     "presets": ("PRESETS", "Preset"),
     "rows": ("binarize",),
     "vae": ("VAE",),
     "workflow.annealing": ("sandwich",),
     "workflow.calibration": ("calibrate", "plot_calibration"),
-    "workflow.datatree": ("to_datatree",),
+    "trees.vae": ("to_datatree",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.evidence": ("log_evidence",),
-    "workflow.film": ("TrainingFilm",),
-    "workflow.latent_space": (
+    "pictures.film": ("TrainingFilm",),
+    "pictures.latents": (
         "plot_interpolation",
         "plot_latent_map",
         "plot_manifold",
         "plot_traversals",
     ),
-    "workflow.plots": ("plot_draws", "plot_latents", "plot_losses", "plot_reconstructions"),
+    "pictures.rows": ("plot_draws", "plot_latents", "plot_losses", "plot_reconstructions"),
     "workflow.posterior": ("sample_posterior",),
     "workflow.predictive": ("predictive_check",),
-    "workflow.pyro_svi": ("from_pyro_svi",),
+    "trees.pyro_svi": ("from_pyro_svi",),
     "workflow.refinement": ("refine",),
     "workflow.reliability": ("active_units", "amortization_gap", "pareto_khat"),
 }

@@ -328,8 +328,8 @@ def sample(
     import numpy as np
 
     from .files import written_whole
+    from .pictures.rows import plot_draws
     from .run import Run
-    from .workflow.plots import plot_draws
     from .workflow.posterior import sample_prior
 
     vae = Run(run).vae()
@@ -363,7 +363,7 @@ def encode(
     """Draw the latents of every row of DATA, into a netCDF DataTree that ArviZ reads."""
     from .data import load_data
     from .run import Run
-    from .workflow.datatree import to_datatree, write_datatree
+    from .trees.vae import to_datatree, write_datatree
 
     finished = Run(run)
     vae = finished.vae()
@@ -396,8 +396,8 @@ def diagnose(
     """Say which test rows' posteriors can be believed, and add it to the run."""
     from .files import written_whole
     from .run import Run
+    from .trees.vae import write_datatree
     from .workflow.calibration import plot_calibration
-    from .workflow.datatree import write_datatree
     from .workflow.diagnosis import diagnose as diagnosis_of
 
     finished = Run(run)
@@ -436,8 +436,8 @@ def pictures(
 ) -> None:
     """Draw the run's latent space: map, manifold, traversals and interpolation."""
     from .files import written_whole
+    from .pictures import latents as latent_space
     from .run import Run
-    from .workflow import latent_space
 
     finished = Run(run)
     vae, test = finished.vae(), finished.splits()[1]
@@ -465,7 +465,7 @@ def pictures(
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Write RUN/report.html: the run's story from data to verdict, in one file."""
     from .run import Run
-    from .workflow.report import write_report
+    from .run.report import write_report
 
     path = write_report(Run(run).folder)
     if not quiet:

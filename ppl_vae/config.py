@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from .components.decoders import DECODERS, Decoder
@@ -63,8 +63,8 @@ class VAEConfig(BaseModel):
         ``"log_variance"``, ``"log_scale"`` or ``"softplus"``: what the encoder's network returns.
     heads
         ``"separate"`` or ``"joint"``.
-    context_dim
-        The number of context features of a conditional VAE.
+    covariate_dim
+        The number of covariates of a conditional VAE.
     center, spread
         Where the data lie: numbers, or one for each entry of a row, flattened.
     missing
@@ -97,11 +97,18 @@ class VAEConfig(BaseModel):
     guide: str = "normal"
     scale: str = "log_variance"
     heads: str = "separate"
-    context_dim: int = Field(default=0, ge=0)
+    covariate_dim: int = Field(default=0, ge=0)
     center: float | tuple[float, ...] = 0.0
     spread: float | tuple[float, ...] = 1.0
     missing: bool = False
     reason: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "context_dim" in fields:
+            raise ValueError("context_dim is now called covariate_dim; pass covariate_dim=...")
+        return fields
 
     @field_validator(*_CHOICES)
     @classmethod
@@ -189,7 +196,7 @@ class VAEConfig(BaseModel):
             If the parts do not fit together, such as convolutions over a table.
         """
         encoder_network, decoder_network = NETWORKS[self.network]
-        common = {"activation": self.activation, "context_dim": self.context_dim}
+        common = {"activation": self.activation, "covariate_dim": self.covariate_dim}
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         in_shape = (2, *self.event_shape) if self.missing else self.event_shape
         prior = PRIORS[self.prior](self.latent_dim)

@@ -15,8 +15,9 @@ from .components.decoders import Decoder
 from .components.networks import INITIALIZATIONS
 from .config import VAEConfig
 from .files import load_tensors, save_tensors
+from .inference.engine.processor import map_constants
 from .isolation import seeded
-from .memory import map_constants
+from .renamed import renamed
 from .rows import check_rows, to_float
 
 
@@ -34,11 +35,11 @@ class VAE(nn.Module):
     Parameters
     ----------
     prior
-        ``prior(context)`` returns p(z), with event shape ``(latent,)``.
+        ``prior(covariates)`` returns p(z), with event shape ``(latent,)``.
     decoder
-        ``decoder(z, context)`` returns p(x|z), with event shape ``decoder.event_shape``.
+        ``decoder(z, covariates)`` returns p(x|z), with event shape ``decoder.event_shape``.
     encoder
-        ``encoder(x, context)`` returns q(z|x). Its attribute ``missing``, if true, says that it
+        ``encoder(x, covariates)`` returns q(z|x). Its attribute ``missing``, if true, says that it
         accepts rows with missing entries (NaN).
     name
         What parameters are called by in Pyro's param store.
@@ -99,8 +100,9 @@ class VAE(nn.Module):
         """Whether rows may have missing entries."""
         return getattr(self.encoder, "missing", False)
 
+    @renamed(context="covariates")
     def model(
-        self, x: Tensor | None = None, context: Tensor | None = None, *, size: int | None = None
+        self, x: Tensor | None = None, covariates: Tensor | None = None, *, size: int | None = None
     ) -> Tensor:
         """The generative program: z from the prior, x from the decoder.
 
@@ -109,23 +111,24 @@ class VAE(nn.Module):
         x
             Rows to condition on, shape ``(row, *event)``; None draws them. Missing entries are
             left out of the likelihood one by one.
-        context
-            What the distributions are conditional on, shape ``(row, context)``.
+        covariates
+            What the distributions are conditional on, shape ``(row, covariate)``.
         size
-            How many rows to draw where neither ``x`` nor ``context`` says it; 1 if not given.
+            How many rows to draw where neither ``x`` nor ``covariates`` says it; 1 if not given.
 
         Returns
         -------
         The rows, drawn or observed, shape ``(row, *event)``.
         """
         self._register("prior", "decoder")
-        with pyro.plate("row", self._size(x, context, size)):
-            z = pyro.sample("z", self.prior(context))
-            likelihood, x = self.observe(self.decoder(z, context), x)
+        with pyro.plate("row", self._size(x, covariates, size)):
+            z = pyro.sample("z", self.prior(covariates))
+            likelihood, x = self.observe(self.decoder(z, covariates), x)
             return pyro.sample("x", likelihood, obs=x)
 
+    @renamed(context="covariates")
     def guide(
-        self, x: Tensor | None = None, context: Tensor | None = None, *, size: int | None = None
+        self, x: Tensor | None = None, covariates: Tensor | None = None, *, size: int | None = None
     ) -> Tensor:
         """The amortized guide: z from the encoder, given the same arguments as :meth:`model`.
 
@@ -144,8 +147,8 @@ class VAE(nn.Module):
                 "prior with the model alone: Predictive(vae.model, num_samples=1)(size=10)"
             )
         self._register("encoder")
-        with pyro.plate("row", self._size(x, context, size)):
-            return pyro.sample("z", self.encoder(x, context))
+        with pyro.plate("row", self._size(x, covariates, size)):
+            return pyro.sample("z", self.encoder(x, covariates))
 
     def observe(
         self, likelihood: TorchDistributionMixin, x: Tensor | None
@@ -161,17 +164,18 @@ class VAE(nn.Module):
         entries = likelihood.base_dist.mask(~x.isnan())
         return entries.to_event(likelihood.reinterpreted_batch_ndims), x.nan_to_num(nan=0.0)
 
-    def check(self, x: Tensor, context: Tensor | None = None, *, name: str = "x") -> None:
+    @renamed(context="covariates")
+    def check(self, x: Tensor, covariates: Tensor | None = None, *, name: str = "x") -> None:
         """Refuse rows that this VAE does not describe, with what to do about it.
 
         Raises
         ------
         TypeError, ValueError
             If ``x`` has the wrong type, dtype, shape or range, missing entries where this VAE
-            accepts none, or ``context`` does not fit.
+            accepts none, or ``covariates`` does not fit.
         """
         check_rows(x, name)
-        self._size(x, context, None, name=name)
+        self._size(x, covariates, None, name=name)
         for start in range(0, len(x), 4096):  # a slice at a time, so that uint8 stays small
             values = to_float(x[start : start + 4096])
             observed = ~values.isnan()
@@ -221,6 +225,8 @@ class VAE(nn.Module):
         if "vae" not in metadata:
             raise ValueError(f"{str(path)!r} holds no VAE; write one with vae.save(path)")
         config = json.loads(metadata["vae"])
+        if "context_dim" in config:  # as 0.1 wrote it
+            config["covariate_dim"] = config.pop("context_dim")
         vae = cls.from_config(VAEConfig(**{k: v for k, v in config.items() if k != "name"}))
         vae.name = config["name"]
         try:
@@ -233,7 +239,7 @@ class VAE(nn.Module):
         return vae
 
     def _size(
-        self, x: Tensor | None, context: Tensor | None, size: int | None, *, name: str = "x"
+        self, x: Tensor | None, covariates: Tensor | None, size: int | None, *, name: str = "x"
     ) -> int:
         if x is not None and tuple(x.shape[1:]) != self.event_shape:
             raise ValueError(
@@ -241,17 +247,19 @@ class VAE(nn.Module):
                 f"(row, {', '.join(map(str, self.event_shape))}); reshape {name} or build a VAE "
                 f"with VAEConfig.for_data({name})"
             )
-        expected = self.config.context_dim if self.config else None
-        given = context.shape[-1] if context is not None else 0
+        expected = self.config.covariate_dim if self.config else None
+        given = covariates.shape[-1] if covariates is not None else 0
         if expected is not None and given != expected:
             raise ValueError(
-                f"context has {given} features but this VAE was built for {expected}; "
-                f"pass context of shape (row, {expected}) or build it with context_dim={given}"
+                f"covariates has {given} features but this VAE was built for {expected}; "
+                f"pass covariates of shape (row, {expected}) or build it with covariate_dim={given}"
             )
-        sizes = {len(rows) for rows in (x, context) if rows is not None}
+        sizes = {len(rows) for rows in (x, covariates) if rows is not None}
         sizes |= {size} if size is not None else set()
         if len(sizes) > 1:
-            raise ValueError(f"x, context and size disagree on the number of rows: {sorted(sizes)}")
+            raise ValueError(
+                f"x, covariates and size disagree on the number of rows: {sorted(sizes)}"
+            )
         return sizes.pop() if sizes else 1
 
     def _register(self, *parts: str) -> None:

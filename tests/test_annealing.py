@@ -146,16 +146,18 @@ def test_missing_entries_are_integrated_out():
 
 
 def test_conditional_vae(digits):
-    """Chains see the context: rows with another's context have other evidence."""
-    vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), context_dim=3))
-    x, context = (digits[:6] > 0.5).float(), torch.eye(3)[torch.arange(6) % 3]
+    """Chains see the covariates: rows with another's covariates have other evidence."""
+    vae = VAE.from_config(
+        VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), covariate_dim=3)
+    )
+    x, covariates = (digits[:6] > 0.5).float(), torch.eye(3)[torch.arange(6) % 3]
     options = {"num_temperatures": 30, "progress": False}
-    annealed = anneal(vae, x, context=context, chunk_rows=4, **options)
-    drawn = log_evidence(vae, x, context=context, num_samples=20_000, progress=False)
+    annealed = anneal(vae, x, covariates=covariates, chunk_rows=4, **options)
+    drawn = log_evidence(vae, x, covariates=covariates, num_samples=20_000, progress=False)
     # Six rows within 6 standard errors of both.
     error = np.hypot(annealed.standard_error, drawn.standard_error) + 1e-3
     assert (abs(annealed.log_evidence - drawn.log_evidence) < 6 * error).all()
-    bounds = sandwich(vae, context=context[:3], num_rows=7, **options)
+    bounds = sandwich(vae, covariates=covariates[:3], num_rows=7, **options)
     assert bounds.sizes == {"row": 7}
     assert (abs(bounds.gap) < 1).all()
 

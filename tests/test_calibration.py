@@ -188,15 +188,17 @@ def test_any_decoder(likelihood):
 
 
 def test_conditional_vae():
-    vae = VAE.from_config(VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), context_dim=3))
+    vae = VAE.from_config(VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), covariate_dim=3))
     with evaluating(vae, seed=0):
-        z, x, context = simulate(vae, 7, torch.eye(3))
+        z, x, covariates = simulate(vae, 7, torch.eye(3))
     assert z.shape == (7, 2)
     assert x.shape == (7, 5)
-    assert context.argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
-    result = calibrate(vae, context=torch.eye(3), num_simulations=50, chunk_rows=8, progress=False)
+    assert covariates.argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    result = calibrate(
+        vae, covariates=torch.eye(3), num_simulations=50, chunk_rows=8, progress=False
+    )
     assert result.sizes["simulation"] == 50
-    with pytest.raises(ValueError, match="context has 0 features but this VAE was built for 3"):
+    with pytest.raises(ValueError, match="covariates has 0 features but this VAE was built for 3"):
         calibrate(vae, progress=False)
 
 

@@ -184,7 +184,7 @@ def test_conv_binarized(command):
 
 
 def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
-    import ppl_vae.run as module
+    import ppl_vae.run.folder as module
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

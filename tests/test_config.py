@@ -65,7 +65,13 @@ def test_unknown_component(field):
 
 @pytest.mark.parametrize(
     "change",
-    [{"latent_dim": 0}, {"event_shape": ()}, {"hidden": (0,)}, {"context_dim": -1}, {"layers": 3}],
+    [
+        {"latent_dim": 0},
+        {"event_shape": ()},
+        {"hidden": (0,)},
+        {"covariate_dim": -1},
+        {"layers": 3},
+    ],
 )
 def test_bad_values(change):
     with pytest.raises(ValidationError, match=next(iter(change))):

@@ -15,8 +15,8 @@ from sklearn.decomposition import PCA
 
 from ppl_vae import VAE, VAEConfig, fit
 from ppl_vae.files import load_tensors
+from ppl_vae.inference.engine.step import Step, choose_engine
 from ppl_vae.inference.fit import _one_process
-from ppl_vae.inference.step import Step, choose_engine
 
 
 def small(x, **choices):
@@ -243,13 +243,13 @@ def test_resume_without_a_checkpoint_starts(bits, tmp_path):
 
 
 def test_conditional_with_validation_pair(bits):
-    context = torch.rand(200, 3)
-    vae = small(bits, context_dim=3)
+    covariates = torch.rand(200, 3)
+    vae = small(bits, covariate_dim=3)
     result = fit(
         vae,
         bits[:150],
-        context=context[:150],
-        validation=(bits[150:200], context[150:]),
+        covariates=covariates[:150],
+        validation=(bits[150:200], covariates[150:]),
         epochs=1,
         progress=False,
     )

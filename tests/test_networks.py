@@ -43,11 +43,11 @@ def test_conv_and_mlp_batches_are_computed_row_by_row():
 
 
 def test_context_joins_each_row():
-    decoder = MLP((2,), (5,), (3,), context_dim=4)
-    context = torch.rand(6, 4)
+    decoder = MLP((2,), (5,), (3,), covariate_dim=4)
+    covariates = torch.rand(6, 4)
     z = torch.rand(10, 6, 2)
-    one = decoder(z[3], context)
-    torch.testing.assert_close(decoder(z, context)[3], one)
+    one = decoder(z[3], covariates)
+    torch.testing.assert_close(decoder(z, covariates)[3], one)
 
 
 @pytest.mark.parametrize(

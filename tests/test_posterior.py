@@ -63,7 +63,7 @@ def test_the_world_is_left_as_found(vae, bits):
 
 
 def test_the_world_is_left_as_found_after_an_error(vae, bits, monkeypatch):
-    def broken(z, context=None):
+    def broken(z, covariates=None):
         raise RuntimeError("broken decoder")
 
     monkeypatch.setattr(vae.decoder, "forward", broken)

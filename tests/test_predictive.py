@@ -112,12 +112,17 @@ def test_own_statistics_and_images(digits):
 
 def test_chunks_and_context(monkeypatch):
     """Many small chunks of rows and draws: expectations within 5 standard errors of about 0.01."""
-    vae = VAE.from_config(VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), context_dim=3))
+    vae = VAE.from_config(VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), covariate_dim=3))
     with torch.no_grad():
         for parameter in vae.decoder.parameters():
             parameter *= 30.0  # so that contexts differ
-    x, context = torch.ones(9, 5), torch.eye(3)[torch.arange(9) % 3]
-    options = {"context": context, "statistics": ["mean"], "num_samples": 2000, "progress": False}
+    x, covariates = torch.ones(9, 5), torch.eye(3)[torch.arange(9) % 3]
+    options = {
+        "covariates": covariates,
+        "statistics": ["mean"],
+        "num_samples": 2000,
+        "progress": False,
+    }
     whole = predictive_check(vae, x, **options)
     monkeypatch.setattr("ppl_vae.workflow.predictive._ENTRIES", 20)
     parts = predictive_check(vae, x, **options)

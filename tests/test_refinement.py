@@ -12,8 +12,8 @@ from oracle import LinearGaussian
 from pyro import poutine
 
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.workflow.datatree import write_datatree
-from ppl_vae.workflow.local import Gaussian, local_posterior, log_weight
+from ppl_vae.trees.vae import write_datatree
+from ppl_vae.workflow.local_normal import Gaussian, local_posterior, log_weight
 from ppl_vae.workflow.posterior import evaluating
 from ppl_vae.workflow.refinement import refine
 
@@ -196,16 +196,16 @@ def test_nothing_to_refine_is_a_tree_of_no_rows(oracle, method, tmp_path):
 @pytest.mark.parametrize("method", ["svi", "nuts"])
 def test_log_probabilities_are_pyros(digits, method):
     bits = (digits[:5] > 0.5).float()
-    vae = VAE.from_config(VAEConfig.for_data(bits, latent_dim=2, hidden=(8,), context_dim=3))
-    context = torch.randn(5, 3)
+    vae = VAE.from_config(VAEConfig.for_data(bits, latent_dim=2, hidden=(8,), covariate_dim=3))
+    covariates = torch.randn(5, 3)
     tree = refine(
-        vae, bits, context=context, method=method, rows=[0, 4], num_samples=30, num_warmup=10
+        vae, bits, covariates=covariates, method=method, rows=[0, 4], num_samples=30, num_warmup=10
     )
     stats = tree.sample_stats
     for draw in (0, 24):
         z = torch.tensor(tree.posterior.z[0, draw].values)
         p = poutine.trace(poutine.condition(vae.model, {"z": z})).get_trace(
-            bits[[0, 4]], context[[0, 4]]
+            bits[[0, 4]], covariates[[0, 4]]
         )
         np.testing.assert_allclose(stats.log_p[0, draw].sum(), p.log_prob_sum().item(), rtol=1e-5)
     if method == "svi":

@@ -196,14 +196,14 @@ def test_chunks_and_seeds(oracle):
 def test_images_with_context_and_missing_entries(digits):
     x = digits[:6].clone()
     x[:2, 3] = torch.nan
-    config = VAEConfig.for_data(x, latent_dim=2, hidden=(8,), context_dim=3)
+    config = VAEConfig.for_data(x, latent_dim=2, hidden=(8,), covariate_dim=3)
     vae = VAE.from_config(config)
-    context = torch.eye(3).repeat(2, 1)
-    gaps = amortization_gap(vae, x, context=context, num_samples=100, max_steps=100)
+    covariates = torch.eye(3).repeat(2, 1)
+    gaps = amortization_gap(vae, x, covariates=covariates, num_samples=100, max_steps=100)
     assert all(np.isfinite(gaps[name]).all() for name in gaps)
     assert (gaps.amortization >= -5 * gaps.amortization_error).all()
-    assert pareto_khat(vae, x, context=context, num_samples=50).shape == (6,)
-    assert active_units(vae, x, context=context).sizes["latent"] == 2
+    assert pareto_khat(vae, x, covariates=covariates, num_samples=50).shape == (6,)
+    assert active_units(vae, x, covariates=covariates).sizes["latent"] == 2
 
 
 def test_errors_say_what_to_do(oracle):

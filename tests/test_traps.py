@@ -11,8 +11,8 @@ from oracle import LinearGaussian
 from pyro.infer import RenyiELBO
 
 from ppl_vae import log_evidence, sample_posterior, to_datatree
+from ppl_vae.trees.pyro_svi import from_pyro_svi
 from ppl_vae.workflow import posterior
-from ppl_vae.workflow.pyro_svi import from_pyro_svi
 
 
 @pytest.fixture
@@ -92,20 +92,20 @@ def test_one_row_far_out_leaves_the_others_alone(oracle, wide):
     assert (k[1:] < 0.5).all()
 
 
-@pytest.mark.parametrize("context", [False, True])
-def test_blocks_change_no_number(monkeypatch, context):
+@pytest.mark.parametrize("covariates", [False, True])
+def test_blocks_change_no_number(monkeypatch, covariates):
     from ppl_vae import VAE, VAEConfig
 
     config = VAEConfig(
-        event_shape=(8, 8), latent_dim=2, hidden=(16,), context_dim=3 if context else 0
+        event_shape=(8, 8), latent_dim=2, hidden=(16,), covariate_dim=3 if covariates else 0
     )
     vae, x = VAE.from_config(config), (torch.rand(7, 8, 8) < 0.5).float()
-    given = torch.randn(7, 3) if context else None
+    given = torch.randn(7, 3) if covariates else None
     monkeypatch.setattr(posterior, "_BLOCK_PAIRS", 2**40)
     monkeypatch.setattr(posterior, "_BLOCK_ENTRIES", 2**40)
-    whole = sample_posterior(vae, x, context=given, num_samples=50)
+    whole = sample_posterior(vae, x, covariates=given, num_samples=50)
     for pairs in (1, 20, 7 * 13):
         monkeypatch.setattr(posterior, "_BLOCK_PAIRS", pairs)
-        blocks = sample_posterior(vae, x, context=given, num_samples=50)
+        blocks = sample_posterior(vae, x, covariates=given, num_samples=50)
         np.testing.assert_array_equal(blocks.z, whole.z)
         np.testing.assert_allclose(blocks.log_weight, whole.log_weight, rtol=1e-5)

@@ -10,7 +10,15 @@ from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from ppl_vae import VAE, BernoulliDecoder, NormalEncoder, StandardNormal, VAEConfig
+from ppl_vae import (
+    VAE,
+    BernoulliDecoder,
+    NormalEncoder,
+    StandardNormal,
+    VAEConfig,
+    fit,
+    log_evidence,
+)
 from ppl_vae.files import load_tensors, save_tensors
 
 CONFIG = VAEConfig(event_shape=(8, 8), latent_dim=3, hidden=(32,))
@@ -122,13 +130,15 @@ def test_built_from_parts(bits):
 
 def test_conditional_vae(digits, bits):
     labels = nn.functional.one_hot(torch.arange(100) % 10, 10).float()
-    vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), context_dim=10))
+    vae = VAE.from_config(
+        VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), covariate_dim=10)
+    )
     trace = poutine.trace(vae.guide).get_trace(bits[:100], labels)
     assert trace.nodes["z"]["value"].shape == (100, 2)
-    assert vae.model(context=labels).shape == (100, 8, 8)
+    assert vae.model(covariates=labels).shape == (100, 8, 8)
     other = vae.encoder(bits[:100], labels.roll(1, 0)).mean
     assert not torch.allclose(vae.encoder(bits[:100], labels).mean, other)
-    with pytest.raises(ValueError, match="context has 0 features but this VAE was built for 10"):
+    with pytest.raises(ValueError, match="covariates has 0 features but this VAE was built for 10"):
         vae.guide(bits[:100])
 
 
@@ -284,3 +294,33 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, vae, monkeypatch):
         VAE.from_config(CONFIG, seed=1).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]
+
+
+def test_covariates_by_keyword_through_handlers_of_pyro(bits):
+    """Handlers hand keywords on to the program, and have an argument called context themselves."""
+    covariates = torch.rand(20, 3)
+    vae = VAE.from_config(
+        VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,), covariate_dim=3), name="keyword"
+    )
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    svi.step(bits[:20], covariates=covariates)
+    drawn = Predictive(vae.model, num_samples=2)(covariates=covariates)
+    assert drawn["x"].shape == (2, 20, 8, 8)
+    poutine.condition(vae.model, {"z": torch.zeros(20, 2)})(covariates=covariates)
+
+
+@pytest.mark.parametrize("function", [VAE.model, VAE.guide, fit, log_evidence])
+def test_the_old_name_of_covariates(function, bits):
+    with pytest.raises(TypeError, match="context=..., an argument that is now called covariates"):
+        function(None, bits[:20], context=torch.rand(20, 3))
+    with pytest.raises(ValueError, match="context_dim is now called covariate_dim"):
+        VAEConfig(event_shape=(8, 8), latent_dim=2, context_dim=3)
+
+
+def test_a_file_of_version_0_1(tmp_path):
+    """It calls the number of covariates by its old name."""
+    vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(3,), covariate_dim=2))
+    fields = {"name": "vae", **vae.config.model_dump()}
+    fields["context_dim"] = fields.pop("covariate_dim")
+    save_tensors(tmp_path / "old.safetensors", vae.state_dict(), {"vae": json.dumps(fields)})
+    assert VAE.load(tmp_path / "old.safetensors").config == vae.config

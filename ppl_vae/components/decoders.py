@@ -34,7 +34,7 @@ class Decoder(nn.Module, abc.ABC):
     ----------
     network
         Maps latents ``(*batch, latent)`` to one real number an entry, ``(*batch, *event)``, of
-        any shape with that many elements. It is called with the context as a second argument
+        any shape with that many elements. It is called with the covariates as a second argument
         where there is one.
     event_shape
         The shape of a row of data.
@@ -67,9 +67,9 @@ class Decoder(nn.Module, abc.ABC):
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         """The distribution of each entry, of batch shape ``raw.shape``."""
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> TorchDistributionMixin:
+    def forward(self, z: Tensor, covariates: Tensor | None = None) -> TorchDistributionMixin:
         """p(x|z), with batch shape ``(*batch,)`` and event shape ``(*event,)``."""
-        raw = self.network(z) if context is None else self.network(z, context)
+        raw = self.network(z) if covariates is None else self.network(z, covariates)
         raw = raw.reshape(*z.shape[:-1], *self.event_shape)  # (*batch, *event)
         return self.likelihood(raw).to_event(len(self.event_shape))
 

@@ -32,7 +32,7 @@ class NormalEncoder(nn.Module):
     network
         Maps ``(*batch, *event)`` to features ``(*batch, features)``. The number of features is
         its ``out_features``, or that of its last submodule that has one. It is called with the
-        context as a second argument where there is one.
+        covariates as a second argument where there is one.
     latent_dim
         The number of latents.
     scale
@@ -117,21 +117,23 @@ class NormalEncoder(nn.Module):
         """Leave a standardization out that changes nothing; other numbers may be loaded."""
         self.standardizes = bool(self.center.any() or (self.spread != 1).any())
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> TorchDistributionMixin:
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> TorchDistributionMixin:
         """q(z|x), with batch shape ``(*batch,)`` and event shape ``(latent,)``."""
         if self.standardizes:
             x = (x - self.center) / self.spread
         if self.missing:
             observed = ~x.isnan()
             x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=self._mask_dim)
-        features = self.network(x) if context is None else self.network(x, context)
+        features = self.network(x) if covariates is None else self.network(x, covariates)
         if self.heads == "joint":
             loc, raw = self.head(features).chunk(2, dim=-1)
         else:
             loc, raw = self.loc_head(features), self.scale_head(features)
         return dist.Normal(loc, self.scale(raw)).to_event(1)
 
-    def draw(self, x: Tensor, context: Tensor | None = None, *, epsilon_std: float = 1.0) -> Tensor:
+    def draw(
+        self, x: Tensor, covariates: Tensor | None = None, *, epsilon_std: float = 1.0
+    ) -> Tensor:
         r"""Draw :math:`z = \mu(x) + \sigma(x)\, \epsilon`, the reparameterization written out.
 
         With the same random state these are the draws of ``encoder(x).rsample()``.
@@ -140,8 +142,8 @@ class NormalEncoder(nn.Module):
 
         Parameters
         ----------
-        x, context
-            As for ``encoder(x, context)``.
+        x, covariates
+            As for ``encoder(x, covariates)``.
         epsilon_std
             The standard deviation of :math:`\epsilon`. Only 1 gives draws of q(z|x); Keras's
             tutorial has the option, and less than 1 stays nearer to :math:`\mu`.
@@ -165,7 +167,7 @@ class NormalEncoder(nn.Module):
             raise ValueError(
                 f"epsilon_std is {epsilon_std}; pass a number of at least 0, where 1 draws q(z|x)"
             )
-        q = self(x, context).base_dist
+        q = self(x, covariates).base_dist
         return q.loc + q.scale * epsilon_std * torch.randn_like(q.loc)
 
 

@@ -43,8 +43,8 @@ class MLP(nn.Module):
         are then the features that an encoder's heads read.
     activation
         A name in ``ACTIVATIONS``.
-    context_dim
-        Number of context features, joined to the input.
+    covariate_dim
+        Number of covariates, joined to the input.
 
     Examples
     --------
@@ -61,11 +61,11 @@ class MLP(nn.Module):
         out_shape: Sequence[int] | None = None,
         *,
         activation: str = "relu",
-        context_dim: int = 0,
+        covariate_dim: int = 0,
     ) -> None:
         super().__init__()
         self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape or ())
-        widths = [prod(in_shape) + context_dim, *hidden]
+        widths = [prod(in_shape) + covariate_dim, *hidden]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), _activation(activation)]
@@ -74,9 +74,9 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.out_features = widths[-1] if out_shape is None else prod(out_shape)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         batch_shape = x.shape[: x.dim() - len(self.in_shape)]
-        flat = _join(x.reshape(*batch_shape, -1), context)  # (*batch, in + context)
+        flat = _join(x.reshape(*batch_shape, -1), covariates)  # (*batch, in + covariates)
         return self.layers(flat).reshape(*batch_shape, *(self.out_shape or (self.out_features,)))
 
 
@@ -89,8 +89,8 @@ class ConvEncoder(nn.Module):
         ``(height, width)``, or with any number of channel dimensions before these.
     hidden
         Output channels of each convolution; the last number is the width of the dense layer.
-    activation, context_dim
-        As in :class:`MLP`; the context joins at the dense layer.
+    activation, covariate_dim
+        As in :class:`MLP`; the covariates join at the dense layer.
     dense
         False leaves the dense layer out: ``hidden`` are channels only, and the features are the
         last convolution's, as in TensorFlow's CVAE tutorial.
@@ -107,7 +107,7 @@ class ConvEncoder(nn.Module):
         hidden: Sequence[int] = (32, 64, 256),
         *,
         activation: str = "relu",
-        context_dim: int = 0,
+        covariate_dim: int = 0,
         dense: bool = True,
     ) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class ConvEncoder(nn.Module):
         for fan_in, fan_out in pairwise(channels):
             layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), _activation(activation)]
         self.convolutions = nn.Sequential(*layers)
-        flat = channels[-1] * prod(sizes[-1]) + context_dim
+        flat = channels[-1] * prod(sizes[-1]) + covariate_dim
         self.dense = (
             nn.Sequential(nn.Linear(flat, hidden[-1]), _activation(activation))
             if dense
@@ -126,11 +126,11 @@ class ConvEncoder(nn.Module):
         )
         self.out_features = hidden[-1] if dense else flat
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         batch_shape = x.shape[: x.dim() - len(self.in_shape)]
         images = x.reshape(-1, self._channels, *self.in_shape[-2:])  # (prod(batch), C, H, W)
         features = self.convolutions(images).reshape(*batch_shape, -1)
-        return self.dense(_join(features, context))
+        return self.dense(_join(features, covariates))
 
 
 class ConvDecoder(nn.Module):
@@ -147,8 +147,8 @@ class ConvDecoder(nn.Module):
         Channels and dense width of the encoder that it mirrors, in the encoder's order.
     out_shape
         ``(height, width)`` or ``(channel, height, width)``.
-    activation, context_dim
-        As in :class:`MLP`; the context joins the latents.
+    activation, covariate_dim
+        As in :class:`MLP`; the covariates join the latents.
     dense
         As in :class:`ConvEncoder`. False maps the latents to as many small images as the first
         convolution has channels, and ends with a convolution that halves nothing, as in
@@ -167,7 +167,7 @@ class ConvDecoder(nn.Module):
         out_shape: Sequence[int],
         *,
         activation: str = "relu",
-        context_dim: int = 0,
+        covariate_dim: int = 0,
         dense: bool = True,
     ) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class ConvDecoder(nn.Module):
         channels, widths, sizes = _image_sizes(out_shape, hidden, dense)
         maps = [*widths[::-1], channels] if dense else [widths[0], *widths[::-1]]
         self._seed_shape = (maps[0], *sizes[-1])
-        fan_in, seed = prod(in_shape) + context_dim, prod(self._seed_shape)
+        fan_in, seed = prod(in_shape) + covariate_dim, prod(self._seed_shape)
         self.dense = (
             nn.Sequential(
                 nn.Linear(fan_in, hidden[-1]), _activation(activation), nn.Linear(hidden[-1], seed)
@@ -197,16 +197,16 @@ class ConvDecoder(nn.Module):
             layers += [_activation(activation), nn.Conv2d(maps[-1], channels, 3, padding=1)]
         self.convolutions = nn.Sequential(*layers)
 
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        seeds = self.dense(_join(z, context)).reshape(-1, *self._seed_shape)
+    def forward(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        seeds = self.dense(_join(z, covariates)).reshape(-1, *self._seed_shape)
         return self.convolutions(seeds).reshape(*z.shape[:-1], *self.out_shape)
 
 
-def _join(x: Tensor, context: Tensor | None) -> Tensor:
-    if context is None:
+def _join(x: Tensor, covariates: Tensor | None) -> Tensor:
+    if covariates is None:
         return x
-    context = context.expand(*x.shape[:-1], context.shape[-1])
-    return torch.cat([x, context], dim=-1)
+    covariates = covariates.expand(*x.shape[:-1], covariates.shape[-1])
+    return torch.cat([x, covariates], dim=-1)
 
 
 def _image_sizes(

@@ -36,8 +36,8 @@ class StandardNormal(nn.Module):
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 
-    def forward(self, context: Tensor | None = None) -> TorchDistributionMixin:
-        """p(z), with event shape ``(latent,)``; the context makes no difference to it."""
+    def forward(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """p(z), with event shape ``(latent,)``; the covariates make no difference to it."""
         return dist.Normal(self.loc, self.scale).to_event(1)
 
 

@@ -19,13 +19,14 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..isolation import isolated, seeded
-from ..memory import map_constants
 from ..progress import Progress
+from ..renamed import renamed
 from ..rows import binarize as binarized
 from ..rows import check_rows, to_float
 from ..vae import VAE
 from .checkpoint import load_checkpoint, save_checkpoint
-from .step import ENGINES, Step, choose_engine
+from .engine.processor import map_constants
+from .engine.step import ENGINES, Step, choose_engine
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -65,11 +66,12 @@ class FitResult:
     rows_per_second: float
 
 
+@renamed(context="covariates")
 def fit(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     validation: Tensor | tuple[Tensor, Tensor] | float | None = None,
     epochs: int = 100,
     batch_size: int | None = None,
@@ -100,10 +102,10 @@ def fit(
     x
         Rows, shape ``(row, *event)``: floating point with NaN for missing entries, or ``uint8``
         intensities, which stay so until they are a batch.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     validation
-        Held-out rows, or a pair of rows and context, or the fraction of ``x`` to hold out. Their
+        Held-out rows, or a pair of rows and covariates, or the fraction of ``x`` to hold out. Their
         loss is taken after each epoch, and the weights of the best epoch are kept.
     epochs
         Passes over the data.
@@ -181,8 +183,8 @@ def fit(
     _check_options(
         objective, epochs, learning_rate, schedule, max_gradient_norm, patience, validation, engine
     )
-    _check_rows(vae, x, context, binarize)
-    (x, context), held_out = _hold_out(vae, x, context, validation, binarize, seed)
+    _check_rows(vae, x, covariates, binarize)
+    (x, covariates), held_out = _hold_out(vae, x, covariates, validation, binarize, seed)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(
             "vae has no parameters to fit: all are frozen; call requires_grad_(True) on some part"
@@ -228,7 +230,7 @@ def fit(
             max_gradient_norm,
             choose_engine(engine, epochs * (len(x) // batch_size)),
         )
-        rows = _Rows(vae, x, context, binarize)
+        rows = _Rows(vae, x, covariates, binarize)
         validation_rows = _Rows(vae, *held_out, "none") if held_out else None
         spent = 0.0
         if checkpoint and resume:
@@ -292,19 +294,19 @@ class _Loss(nn.Module):
         self.vae = vae
         self.objective = objective
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.objective.differentiable_loss(self.vae.model, self.vae.guide, x, context) / len(
-            x
-        )
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        return self.objective.differentiable_loss(
+            self.vae.model, self.vae.guide, x, covariates
+        ) / len(x)
 
 
 class _Rows:
     """Rows on the device, which become floating point, and bits, a batch at a time."""
 
-    def __init__(self, vae: VAE, x: Tensor, context: Tensor | None, binarize: str) -> None:
+    def __init__(self, vae: VAE, x: Tensor, covariates: Tensor | None, binarize: str) -> None:
         like = next(vae.parameters())
         self.x = x.to(like.device)
-        self.context = None if context is None else context.to(like)
+        self.covariates = None if covariates is None else covariates.to(like)
         self.binarize = binarize
         self.dtype = like.dtype
 
@@ -316,7 +318,7 @@ class _Rows:
         # Several times as fast as indexing, which goes by entries.
         x = to_float(self.x.index_select(0, rows), self.dtype)
         x = x if self.binarize == "none" else binarized(x, self.binarize)
-        return (x,) if self.context is None else (x, self.context[rows])
+        return (x,) if self.covariates is None else (x, self.covariates[rows])
 
 
 class _Loop:
@@ -489,29 +491,29 @@ def _check_options(
 
 
 def _check_rows(
-    vae: VAE, x: Tensor, context: Tensor | None, binarize: str, *, name: str = "x"
+    vae: VAE, x: Tensor, covariates: Tensor | None, binarize: str, *, name: str = "x"
 ) -> None:
     check_rows(x, name)
     if binarize == "none":
-        vae.check(x, context, name=name)
+        vae.check(x, covariates, name=name)
     else:
         for start in range(0, len(x), 4096):  # what the VAE will see, a slice at a time
             rows = slice(start, start + 4096)
             bits = binarized(x[rows], "threshold" if binarize == "dynamic" else binarize)
-            vae.check(bits, None if context is None else context[rows], name=name)
+            vae.check(bits, None if covariates is None else covariates[rows], name=name)
 
 
 def _hold_out(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     validation: Tensor | tuple[Tensor, Tensor] | float | None,
     binarize: str,
     seed: int,
 ) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None] | None]:
-    """Training rows and held-out rows, each with their context; bits are drawn once for these."""
+    """Training and held-out rows, each with their covariates; the latter as bits drawn once."""
     if validation is None:
-        return (x, context), None
+        return (x, covariates), None
     if isinstance(validation, float):
         size = round(len(x) * validation)
         if not 1 <= size < len(x):
@@ -521,8 +523,8 @@ def _hold_out(
             )
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
         out, kept = order[:size].to(x.device), order[size:].to(x.device)
-        held_out = x[out], None if context is None else context[out]
-        x, context = x[kept], None if context is None else context[kept]
+        held_out = x[out], None if covariates is None else covariates[out]
+        x, covariates = x[kept], None if covariates is None else covariates[kept]
     else:
         held_out = validation if isinstance(validation, tuple) else (validation, None)
         _check_rows(vae, held_out[0], held_out[1], binarize, name="validation")
@@ -530,7 +532,7 @@ def _hold_out(
     if once != "none":
         bits = binarized(held_out[0], once, seed=seed if once == "static" else None)
         held_out = bits, held_out[1]
-    return (x, context), held_out
+    return (x, covariates), held_out
 
 
 def _one_process(fabric: Fabric | None) -> Fabric:

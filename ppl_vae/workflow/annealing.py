@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..progress import Progress
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
 from .calibration import simulate
@@ -33,11 +34,12 @@ _PILOT_WARMUP = 10
 _ACCEPTANCE = 0.65
 
 
+@renamed(context="covariates")
 def anneal(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     start: str = "encoder",
     num_chains: int = 16,
     num_temperatures: int = 100,
@@ -64,8 +66,8 @@ def anneal(
         A VAE. Gradients are with respect to z; its parameters are not touched.
     x
         Rows, shape ``(row, *event)``. Missing entries are integrated out.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     start
         The distribution :math:`p_0` to start from: ``"encoder"``, q(z|x), or ``"prior"``, p(z).
         On test rows of VAEs fitted to digits and MNIST the encoder's log-weights spread 4 to 18
@@ -93,7 +95,7 @@ def anneal(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or an option is not accepted.
+        If ``x`` or ``covariates`` is not what the VAE describes, or an option is not accepted.
 
     Notes
     -----
@@ -111,7 +113,7 @@ def anneal(
     >>> evidence.log_evidence.dims
     ('row',)
     """
-    vae.check(x, context)
+    vae.check(x, covariates)
     chunk_rows = _check_options(vae, start, num_chains, num_temperatures, num_leapfrog, chunk_rows)
     temperatures = _temperatures(num_temperatures, _STEEPNESS[start])
     like = next(vae.parameters())
@@ -119,7 +121,7 @@ def anneal(
     with evaluating(vae, seed), Progress(len(x), "anneal", show=progress) as bar:
         for rows in _chunks(len(x), chunk_rows):
             x_chunk = to_float(x[rows].to(like.device), like.dtype)
-            given = None if context is None else context[rows].to(like)
+            given = None if covariates is None else covariates[rows].to(like)
             path = _Path(vae, x_chunk, given, start, num_leapfrog)
             steps = _tune(path, temperatures)
             log_weight = _run(path, path.sample(num_chains), temperatures, steps, bar)
@@ -135,10 +137,11 @@ def anneal(
     )
 
 
+@renamed(context="covariates")
 def sandwich(
     vae: VAE,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_rows: int = 100,
     start: str = "encoder",
     num_chains: int = 16,
@@ -162,10 +165,10 @@ def sandwich(
     ----------
     vae
         A VAE.
-    context
-        Shape ``(row, context)``, for a conditional VAE; rows are simulated for each in turn.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE; rows are simulated for each in turn.
     num_rows
-        Rows to simulate; without context those of ``sample_prior(vae, num_samples=num_rows,
+        Rows to simulate; without covariates those of ``sample_prior(vae, num_samples=num_rows,
         seed=seed)``.
     start, num_chains, num_temperatures, num_leapfrog, seed, chunk_rows, progress
         As in :func:`anneal`.
@@ -181,7 +184,7 @@ def sandwich(
     Raises
     ------
     TypeError, ValueError
-        If ``context`` is not what the VAE describes, or an option is not accepted.
+        If ``covariates`` is not what the VAE describes, or an option is not accepted.
 
     Notes
     -----
@@ -205,7 +208,7 @@ def sandwich(
     lower, upper = [], []
     # Each row twice: there and back.
     with evaluating(vae, seed), Progress(2 * num_rows, "sandwich", show=progress) as bar:
-        z, x, given = simulate(vae, num_rows, context)
+        z, x, given = simulate(vae, num_rows, covariates)
         for rows in _chunks(num_rows, chunk_rows):
             path = _Path(vae, x[rows], None if given is None else given[rows], start, num_leapfrog)
             steps = _tune(path, temperatures)
@@ -297,12 +300,12 @@ class _Path:
     """The densities from p_0(z) to p(x, z), for a chunk of rows, and moves that leave them be."""
 
     def __init__(
-        self, vae: VAE, x: Tensor, context: Tensor | None, start: str, num_leapfrog: int
+        self, vae: VAE, x: Tensor, covariates: Tensor | None, start: str, num_leapfrog: int
     ) -> None:
         self.vae = vae
         self.x = x
-        self.context = context
-        self.start = vae.encoder(x, context) if start == "encoder" else vae.prior(context)
+        self.covariates = covariates
+        self.start = vae.encoder(x, covariates) if start == "encoder" else vae.prior(covariates)
         self.num_leapfrog = num_leapfrog
         # From draws, since not every distribution knows its own standard deviation.
         self.scale = self.sample(64).std(0)  # (row, latent)
@@ -316,8 +319,8 @@ class _Path:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_start = self.start.log_prob(z)
-            likelihood, x = self.vae.observe(self.vae.decoder(z, self.context), self.x)
-            log_joint = likelihood.log_prob(x) + self.vae.prior(self.context).log_prob(z)
+            likelihood, x = self.vae.observe(self.vae.decoder(z, self.covariates), self.x)
+            log_joint = likelihood.log_prob(x) + self.vae.prior(self.covariates).log_prob(z)
             (start_gradient,) = torch.autograd.grad(log_start.sum(), z)
             (joint_gradient,) = torch.autograd.grad(log_joint.sum(), z)
         return _Point(

@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ..progress import Progress
+from ..renamed import renamed
 from ..vae import VAE
 from .posterior import evaluating
 
@@ -25,10 +26,11 @@ _MOMENTS = 4  # of the ranks, that are tested together
 _LEVEL = 0.01  # of all quantities together, below which a shape is put into words
 
 
+@renamed(context="covariates")
 def calibrate(
     vae: VAE,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_simulations: int = 1000,
     num_draws: int = 199,
     seed: int = 0,
@@ -52,8 +54,8 @@ def calibrate(
     ----------
     vae
         A VAE.
-    context
-        Shape ``(row, context)``, for a conditional VAE; rows are simulated for each in turn.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE; rows are simulated for each in turn.
     num_simulations
         How many rows to simulate.
     num_draws
@@ -86,7 +88,7 @@ def calibrate(
     Raises
     ------
     ValueError
-        If ``context`` is not what the VAE describes or a number is below what is needed.
+        If ``covariates`` is not what the VAE describes or a number is below what is needed.
 
     Notes
     -----
@@ -120,7 +122,7 @@ def calibrate(
         raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
     ranks = []
     with evaluating(vae, seed), Progress(num_simulations, "calibrate", show=progress) as bar:
-        z, x, given = simulate(vae, num_simulations, context)
+        z, x, given = simulate(vae, num_simulations, covariates)
         for start in range(0, num_simulations, chunk_rows):
             rows = slice(start, start + chunk_rows)
             here = None if given is None else given[rows]
@@ -159,19 +161,19 @@ def calibrate(
 
 
 def simulate(
-    vae: VAE, number: int, context: Tensor | None = None
+    vae: VAE, number: int, covariates: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Draw z and x together from the model, to be called where :func:`evaluating` holds.
 
     Returns
     -------
-    ``z`` (row, latent), ``x`` (row, *event) and the context of each row, given ones in turn.
+    ``z`` (row, latent), ``x`` (row, *event) and the covariates of each row, given ones in turn.
     """
     given = None
-    if context is not None:
-        given = context.to(next(vae.parameters()))
+    if covariates is not None:
+        given = covariates.to(next(vae.parameters()))
         given = given[torch.arange(number, device=given.device) % len(given)]
-    nodes: Any = poutine.trace(vae.model).get_trace(context=given, size=number).nodes
+    nodes: Any = poutine.trace(vae.model).get_trace(covariates=given, size=number).nodes
     return nodes["z"]["value"], nodes["x"]["value"], given
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..renamed import renamed
 from ..vae import VAE
 from .calibration import calibrate, p_text, simulate
 from .evidence import log_evidence
@@ -216,11 +217,12 @@ class Diagnosis:
         return figure
 
 
+@renamed(context="covariates")
 def diagnose(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_samples: int = 500,
     num_simulations: int = 1000,
     gap_rows: int = 50,
@@ -241,8 +243,8 @@ def diagnose(
         A VAE.
     x
         Rows, shape ``(row, *event)``, best ones that it was not fitted to.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
         Draws for each row.
     num_simulations
@@ -259,7 +261,7 @@ def diagnose(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or a number is too small.
+        If ``x`` or ``covariates`` is not what the VAE describes, or a number is too small.
 
     Notes
     -----
@@ -275,13 +277,13 @@ def diagnose(
     Which of 30 rows can be believed, by Pareto k-hat:
     """
     options: dict[str, Any] = {"seed": seed, "progress": progress}
-    rows = log_evidence(vae, x, context=context, num_samples=num_samples, **options)
+    rows = log_evidence(vae, x, covariates=covariates, num_samples=num_samples, **options)
     k = rows.pareto_k.values
     unreliable = _spread(np.flatnonzero(k > 0.7), refined_rows)
     refined_k, redrawn_k = np.full((2, len(x)), np.nan)
     if len(unreliable):
         refined = refine(
-            vae, x, context=context, rows=unreliable, num_samples=num_samples, **options
+            vae, x, covariates=covariates, rows=unreliable, num_samples=num_samples, **options
         )
         refined_k[unreliable] = refined["constant_data"]["pareto_k_after"].values
         redrawn_k[unreliable] = refined["constant_data"]["pareto_k_before"].values
@@ -299,21 +301,21 @@ def diagnose(
     gaps = amortization_gap(
         vae,
         x[some],
-        context=None if context is None else context[some],
+        covariates=None if covariates is None else covariates[some],
         num_samples=num_samples,
         **options,
     )
-    latents = active_units(vae, x, context=context)
-    latents = latents.assign(used=("latent", _use(vae, context, seed)))
-    calibration = calibrate(vae, context=context, num_simulations=num_simulations, **options)
+    latents = active_units(vae, x, covariates=covariates)
+    latents = latents.assign(used=("latent", _use(vae, covariates, seed)))
+    calibration = calibrate(vae, covariates=covariates, num_simulations=num_simulations, **options)
     return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps)
 
 
-def _use(vae: VAE, context: Tensor | None, seed: int, size: int = 200) -> np.ndarray:
+def _use(vae: VAE, covariates: Tensor | None, seed: int, size: int = 200) -> np.ndarray:
     """Mean fall of log p(x|z), over simulated rows, when one latent is drawn anew: (latent,)."""
     with evaluating(vae, seed):
-        z, x, given = simulate(vae, size, context)
-        other, _, _ = simulate(vae, size, context)
+        z, x, given = simulate(vae, size, covariates)
+        other, _, _ = simulate(vae, size, covariates)
         before = vae.decoder(z, given).log_prob(x)  # (row,)
         falls = []
         for part in torch.eye(vae.latent_dim, dtype=torch.bool, device=z.device).split(8):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..components.decoders import Decoder
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
 from .posterior import map_draws
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+@renamed(context="covariates")
 def log_evidence(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     method: str = "importance",
     num_samples: int | None = None,
     num_temperatures: int | None = None,
@@ -55,8 +57,8 @@ def log_evidence(
         A VAE.
     x
         Rows, shape ``(row, *event)``. Missing entries are integrated out.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     method
         ``"importance"``, or ``"ais"``: :func:`~ppl_vae.workflow.annealing.anneal`, which
         has more options.
@@ -79,7 +81,7 @@ def log_evidence(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or an option is not accepted.
+        If ``x`` or ``covariates`` is not what the VAE describes, or an option is not accepted.
 
     Notes
     -----
@@ -100,7 +102,7 @@ def log_evidence(
         return anneal(
             vae,
             x,
-            context=context,
+            covariates=covariates,
             num_chains=16 if num_samples is None else num_samples,
             num_temperatures=100 if num_temperatures is None else num_temperatures,
             seed=seed,
@@ -123,7 +125,7 @@ def log_evidence(
     arrays = map_draws(
         vae,
         x,
-        context,
+        covariates,
         lambda draws: average_weight(draws.log_weight),
         num_samples=num_samples,
         seed=seed,

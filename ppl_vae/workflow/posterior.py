@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..isolation import isolated
 from ..progress import Progress
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
 
@@ -42,7 +43,7 @@ class Draws:
     """Draws for some rows: ``z`` is ``(draw, row, latent)``, the rest ``(draw, row)``, in nats."""
 
     x: Tensor
-    context: Tensor | None
+    covariates: Tensor | None
     z: Tensor
     log_likelihood: Tensor
     log_prior: Tensor
@@ -74,7 +75,7 @@ def evaluating(vae: VAE, seed: int) -> Iterator[None]:
 def map_draws(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     summary: Callable[[Draws], Mapping[str, Tensor]],
     *,
     num_samples: int,
@@ -88,7 +89,7 @@ def map_draws(
     ``summary`` turns the draws of a chunk into tensors whose first dimension is the row; the
     arrays that come back have all the rows. Arguments and errors as in :func:`sample_posterior`.
     """
-    vae.check(x, context)
+    vae.check(x, covariates)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
     if chunk_rows is None:
@@ -101,12 +102,12 @@ def map_draws(
         for start in range(0, len(x), chunk_rows):
             rows = slice(start, start + chunk_rows)
             x_chunk = to_float(x[rows].to(like.device), like.dtype)
-            given = None if context is None else context[rows].to(like)
+            given = None if covariates is None else covariates[rows].to(like)
             q = vae.encoder(x_chunk, given)
             z = q.sample((num_samples,))  # (draw, row, latent)
             draws = Draws(
                 x=x_chunk,
-                context=given,
+                covariates=given,
                 z=z,
                 log_likelihood=_log_likelihood(vae, x_chunk, given, z),
                 log_prior=vae.prior(given).log_prob(z),
@@ -121,7 +122,7 @@ def map_draws(
     return arrays
 
 
-def _log_likelihood(vae: VAE, x: Tensor, context: Tensor | None, z: Tensor) -> Tensor:
+def _log_likelihood(vae: VAE, x: Tensor, covariates: Tensor | None, z: Tensor) -> Tensor:
     """log p(x|z), shape ``(draw, row)``."""
     size = len(z)
     if z.device.type == "cpu":
@@ -129,16 +130,17 @@ def _log_likelihood(vae: VAE, x: Tensor, context: Tensor | None, z: Tensor) -> T
         size = max(1, pairs // len(x))
     blocks = []
     for block in z.split(size):
-        likelihood, observed = vae.observe(vae.decoder(block, context), x)
+        likelihood, observed = vae.observe(vae.decoder(block, covariates), x)
         blocks.append(likelihood.log_prob(observed))
     return torch.cat(blocks)
 
 
+@renamed(context="covariates")
 def sample_posterior(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_samples: int = 1000,
     seed: int = 0,
     chunk_rows: int | None = None,
@@ -151,8 +153,8 @@ def sample_posterior(
         A VAE.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
         Draws for each row.
     seed
@@ -169,7 +171,7 @@ def sample_posterior(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or a number is below 1.
+        If ``x`` or ``covariates`` is not what the VAE describes, or a number is below 1.
 
     Examples
     --------
@@ -184,7 +186,7 @@ def sample_posterior(
     arrays = map_draws(
         vae,
         x,
-        context,
+        covariates,
         lambda draws: {
             "z": draws.z.transpose(0, 1),
             "log_p": draws.log_p.T,
@@ -206,26 +208,27 @@ def sample_posterior(
     return draws.transpose("draw", "row", "latent")
 
 
-def posterior_means(vae: VAE, x: Tensor, context: Tensor | None = None) -> np.ndarray:
+def posterior_means(vae: VAE, x: Tensor, covariates: Tensor | None = None) -> np.ndarray:
     """The mean of q(z|x) of each row, shape ``(row, latent)``."""
     like = next(vae.parameters())
     means = []
     with evaluating(vae, seed=0):
         for start in range(0, len(x), 1024):
             rows = slice(start, start + 1024)
-            given = None if context is None else context[rows].to(like)
+            given = None if covariates is None else covariates[rows].to(like)
             means.append(vae.encoder(to_float(x[rows].to(like.device), like.dtype), given).mean)
     return torch.cat(means).cpu().numpy()
 
 
+@renamed(context="covariates")
 def sample_prior(
-    vae: VAE, *, context: Tensor | None = None, num_samples: int = 1000, seed: int = 0
+    vae: VAE, *, covariates: Tensor | None = None, num_samples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw z from p(z) and x from p(x|z).
 
     Returns
     -------
-    ``z``, shape ``(draw, latent)``, and ``x``, shape ``(draw, *event)``; with context, which has
+    ``z``, shape ``(draw, latent)``, and ``x``, shape ``(draw, *event)``; with covariates, which has
     rows, ``(draw, row, latent)`` and ``(draw, row, *event)``.
 
     Examples
@@ -238,7 +241,7 @@ def sample_prior(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
-    given = None if context is None else context.to(next(vae.parameters()))
+    given = None if covariates is None else covariates.to(next(vae.parameters()))
     with evaluating(vae, seed):
         prior = vae.prior(given) if given is None else vae.prior(given).expand((len(given),))
         z = prior.sample((num_samples,))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..progress import Progress
+from ..renamed import renamed
 from ..rows import to_float
+from ..trees.vae import event_dims
 from ..vae import VAE
-from .datatree import event_dims
 from .posterior import evaluating
 
 if TYPE_CHECKING:
@@ -45,11 +46,12 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@renamed(context="covariates")
 def predictive_check(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     statistics: Sequence[str] | Mapping[str, Callable[[Tensor], Tensor]] = tuple(STATISTICS),
     num_samples: int = 200,
     seed: int = 0,
@@ -71,8 +73,8 @@ def predictive_check(
         A VAE.
     x
         Rows, shape ``(row, *event)``. Entries that are missing are left out of the replicates too.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     statistics
         Some of ``"mean"``, ``"sd"``, ``"zeros"`` (the share of entries that are zero) and
         ``"max"``; or a mapping of names to functions that reduce the last dimension of a tensor,
@@ -95,7 +97,7 @@ def predictive_check(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, a statistic is unknown or returns
+        If ``x`` or ``covariates`` is not what the VAE describes, a statistic is unknown or returns
         the wrong shape, or ``num_samples`` is below 1.
 
     Notes
@@ -113,13 +115,13 @@ def predictive_check(
     """
     import xarray as xr
 
-    vae.check(x, context)
+    vae.check(x, covariates)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
     chosen = _choose(statistics)
     like = next(vae.parameters())
     data = to_float(x.to(like.device), like.dtype)
-    given = None if context is None else context.to(like)
+    given = None if covariates is None else covariates.to(like)
     chunk_rows = max(1, _ENTRIES // prod(vae.event_shape))
     chunks = [slice(start, start + chunk_rows) for start in range(0, len(x), chunk_rows)]
     contexts = [None if given is None else given[rows] for rows in chunks]

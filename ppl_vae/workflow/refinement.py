@@ -14,11 +14,12 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from ..progress import Progress
+from ..renamed import renamed
 from ..rows import to_float
+from ..trees.vae import event_dims
 from ..vae import VAE
-from .datatree import event_dims
 from .evidence import smoothed_tail_index
-from .local import Gaussian, chunks, local_posterior, log_joint, log_weight
+from .local_normal import Gaussian, chunks, local_posterior, log_joint, log_weight
 from .posterior import evaluating
 from .reliability import pareto_khat
 
@@ -49,11 +50,12 @@ _VARIABLES = {
 }
 
 
+@renamed(context="covariates")
 def refine(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     method: str = "svi",
     rows: str | Sequence[int] | np.ndarray | Tensor = "unreliable",
     threshold: float = 0.7,
@@ -83,8 +85,8 @@ def refine(
         A VAE whose encoder returns normals, independent or with a full covariance.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     method
         ``"svi"`` or ``"nuts"``.
     rows
@@ -125,7 +127,7 @@ def refine(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, the encoder returns something else
+        If ``x`` or ``covariates`` is not what the VAE describes, the encoder returns something else
         than normals, or an option is not accepted.
 
     Notes
@@ -146,12 +148,12 @@ def refine(
     True
     """
     _check_options(method, num_samples, num_chains, num_warmup, max_steps, learning_rate)
-    vae.check(x, context)
-    chosen = _choose(vae, x, context, rows, threshold, max(num_samples, 500), seed, progress)
+    vae.check(x, covariates)
+    chosen = _choose(vae, x, covariates, rows, threshold, max(num_samples, 500), seed, progress)
     picked = x[torch.as_tensor(chosen, device=x.device)]
     given = None
-    if context is not None:
-        given = context[torch.as_tensor(chosen, device=context.device)]
+    if covariates is not None:
+        given = covariates[torch.as_tensor(chosen, device=covariates.device)]
     nuts = method == "nuts"
     parts: dict[str, list[np.ndarray]] = {}
     work = len(chosen) * (num_warmup + num_samples if nuts else 1)
@@ -181,7 +183,7 @@ def refine(
 def _choose(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     rows: str | Sequence[int] | np.ndarray | Tensor,
     threshold: float,
     num_samples: int,
@@ -194,7 +196,7 @@ def _choose(
             return np.arange(len(x))
         if rows == "unreliable":
             k = pareto_khat(
-                vae, x, context=context, num_samples=num_samples, seed=seed, progress=progress
+                vae, x, covariates=covariates, num_samples=num_samples, seed=seed, progress=progress
             )
             return np.flatnonzero(k > threshold)
     else:
@@ -212,15 +214,15 @@ def _choose(
 def _svi(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     encoder: Gaussian,
     best: Gaussian,
     num_samples: int,
 ) -> dict[str, np.ndarray]:
     noise = best.noise(num_samples)
     z = best.at(noise)  # (draw, row, latent)
-    log_p, log_q = log_joint(vae, x, context, z), best.distribution.log_prob(z)
-    before = log_weight(vae, x, context, encoder, noise).double()
+    log_p, log_q = log_joint(vae, x, covariates, z), best.distribution.log_prob(z)
+    before = log_weight(vae, x, covariates, encoder, noise).double()
     after = (log_p - log_q).double()
     moved = (best.loc != encoder.loc).any(1) | (best.scale != encoder.scale).flatten(1).any(1)
     made = {
@@ -241,7 +243,7 @@ def _svi(
 def _nuts(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     best: Gaussian,
     num_chains: int,
     num_warmup: int,
@@ -252,11 +254,11 @@ def _nuts(
     import xarray as xr
 
     like = best.loc.dtype
-    lowest = log_joint(vae, x, context, best.loc[None])
+    lowest = log_joint(vae, x, covariates, best.loc[None])
 
     def potential(site: dict[str, Tensor]) -> Tensor:
         with torch.enable_grad():
-            log_p = log_joint(vae, x, context, best.at(site["noise"].to(like)))
+            log_p = log_joint(vae, x, covariates, best.at(site["noise"].to(like)))
             # The sum over rows is large, and what is accepted depends on differences of it below
             # one: each row counts from its own zero, and in double precision.
             return (lowest - log_p).double().sum()
@@ -274,7 +276,7 @@ def _nuts(
     mcmc.run()
     noise = mcmc.get_samples()["noise"].to(like).transpose(0, 1)
     z = best.at(noise)  # (chain, draw, row, latent)
-    log_p = log_joint(vae, x, context, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    log_p = log_joint(vae, x, covariates, z.flatten(0, 1)).unflatten(0, z.shape[:2])
     diverging = np.zeros(log_p.shape, dtype=bool)
     diverging[:, mcmc.diagnostics()["divergences"]["chain 0"]] = True
     arrays = {"z": z.cpu().numpy(), "log_p": log_p.cpu().numpy(), "diverging": diverging}

@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from ..progress import Progress
+from ..renamed import renamed
 from ..vae import VAE
 from .evidence import average_weight, log_evidence
-from .local import chunks, local_posterior, log_weight
+from .local_normal import chunks, local_posterior, log_weight
 from .posterior import evaluating, posterior_means
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
+@renamed(context="covariates")
 def pareto_khat(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_samples: int = 1000,
     seed: int = 0,
     chunk_rows: int | None = None,
@@ -43,8 +45,8 @@ def pareto_khat(
         A VAE.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
         Draws for each row.
     seed, chunk_rows
@@ -63,7 +65,7 @@ def pareto_khat(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or there are fewer than 30 draws.
+        If ``x`` or ``covariates`` is not what the VAE describes, or there are fewer than 30 draws.
 
     Notes
     -----
@@ -81,7 +83,7 @@ def pareto_khat(
     k = log_evidence(
         vae,
         x,
-        context=context,
+        covariates=covariates,
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
@@ -95,8 +97,9 @@ def pareto_khat(
     return k.assign_attrs(num_samples=num_samples, seed=seed, threshold=threshold)
 
 
+@renamed(context="covariates")
 def active_units(
-    vae: VAE, x: Tensor, *, context: Tensor | None = None, threshold: float = 0.01
+    vae: VAE, x: Tensor, *, covariates: Tensor | None = None, threshold: float = 0.01
 ) -> xr.Dataset:
     r"""Which latents the encoder uses: those whose posterior mean varies between rows.
 
@@ -111,8 +114,8 @@ def active_units(
         A VAE.
     x
         Rows, shape ``(row, *event)``, at least two.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     threshold
         A latent of a larger variance is active.
 
@@ -124,7 +127,7 @@ def active_units(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, or ``x`` has one row.
+        If ``x`` or ``covariates`` is not what the VAE describes, or ``x`` has one row.
 
     Notes
     -----
@@ -140,10 +143,10 @@ def active_units(
     """
     import xarray as xr
 
-    vae.check(x, context)
+    vae.check(x, covariates)
     if len(x) < 2:
         raise ValueError("x has 1 row, and a variance over rows needs at least 2; pass more rows")
-    variance = posterior_means(vae, x, context).var(axis=0, ddof=1)
+    variance = posterior_means(vae, x, covariates).var(axis=0, ddof=1)
     return xr.Dataset(
         {"variance": ("latent", variance), "active": ("latent", variance > threshold)},
         coords={"latent": range(len(variance))},
@@ -151,11 +154,12 @@ def active_units(
     )
 
 
+@renamed(context="covariates")
 def amortization_gap(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_samples: int = 1000,
     max_steps: int = 1000,
     seed: int = 0,
@@ -169,9 +173,9 @@ def amortization_gap(
         + \underbrace{\max_q \operatorname{ELBO}(q) - \operatorname{ELBO}(q_x)}_\text{amortization}
 
     The maximum over the encoder's family is found for each row by
-    :func:`~ppl_vae.workflow.local.local_posterior`, hundreds of steps with gradients: pass some
-    rows, not all. A richer family mends the first gap, a larger encoder or longer training the
-    second.
+    :func:`~ppl_vae.workflow.local_normal.local_posterior`, in hundreds of steps with gradients:
+    pass some rows, not all. A richer family mends the first gap, a larger encoder or longer
+    training the second.
 
     Parameters
     ----------
@@ -179,8 +183,8 @@ def amortization_gap(
         A VAE whose encoder returns normals, independent or with a full covariance.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
         Draws that each ELBO and the evidence are averages of.
     max_steps
@@ -206,7 +210,7 @@ def amortization_gap(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, the encoder returns something else
+        If ``x`` or ``covariates`` is not what the VAE describes, the encoder returns something else
         than normals, or there are fewer than 30 draws.
 
     Notes
@@ -223,7 +227,7 @@ def amortization_gap(
     """
     import xarray as xr
 
-    vae.check(x, context)
+    vae.check(x, covariates)
     if num_samples < 30:
         raise ValueError(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
@@ -231,7 +235,7 @@ def amortization_gap(
         )
     parts: dict[str, list[Tensor]] = {}
     with evaluating(vae, seed), Progress(len(x), "gaps", show=progress) as bar:
-        for rows, given in chunks(vae, x, context, chunk_rows):
+        for rows, given in chunks(vae, x, covariates, chunk_rows):
             encoder, best = local_posterior(vae, rows, given, max_steps=max_steps)
             noise = best.noise(num_samples)
             weights = [log_weight(vae, rows, given, q, noise).double() for q in (encoder, best)]

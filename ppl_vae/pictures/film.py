@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from ..files import written_whole
+from ..renamed import renamed
 from ..vae import VAE
-from .canvas import image_grid, show_image
-from .posterior import evaluating
+from ..workflow.posterior import evaluating
+from .panels import image_grid, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,8 +30,8 @@ class TrainingFilm:
     ----------
     vae
         The VAE of images that is to be fitted.
-    context
-        One row of context, shape ``(1, context)``, for a conditional VAE.
+    covariates
+        One row of covariates, shape ``(1, covariate)``, for a conditional VAE.
     num_images
         Draws in a frame.
     every
@@ -59,11 +60,12 @@ class TrainingFilm:
     (3, (4, 8, 8))
     """
 
+    @renamed(context="covariates")
     def __init__(
         self,
         vae: VAE,
         *,
-        context: Tensor | None = None,
+        covariates: Tensor | None = None,
         num_images: int = 16,
         every: int = 1,
         seed: int = 0,
@@ -81,8 +83,10 @@ class TrainingFilm:
         self.epochs: list[int] = []
         with evaluating(vae, seed):
             like = next(vae.parameters())
-            self._context = None if context is None else context.to(like).expand(num_images, -1)
-            self._z = vae.prior(self._context).expand((num_images,)).sample()
+            self._covariates = (
+                None if covariates is None else covariates.to(like).expand(num_images, -1)
+            )
+            self._z = vae.prior(self._covariates).expand((num_images,)).sample()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -92,7 +96,7 @@ class TrainingFilm:
         if epoch % self.every:
             return
         like = next(self.vae.parameters())
-        given = None if self._context is None else self._context.to(like)
+        given = None if self._covariates is None else self._covariates.to(like)
         with evaluating(self.vae, seed=0):
             means = self.vae.decoder(self._z.to(like), given).mean
         self.frames.append(means.cpu().numpy())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..isolation import seeded
 from ..progress import Progress
-from .program import Program, is_delta, is_deterministic, is_random, plates_of
+from .traced import Program, is_delta, is_deterministic, is_random, plates_of
 
 if TYPE_CHECKING:
     import xarray as xr

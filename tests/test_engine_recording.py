@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppl_vae.inference.recording import Recording, RecordingError
+from ppl_vae.inference.engine.recording import Recording, RecordingError
 
 
 def operations(recording):

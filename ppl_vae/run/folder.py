@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from . import __version__
-from .config import VAEConfig
-from .data import Dataset, load_splits
-from .inference.fit import FitResult, fit
-from .rows import binarize, to_float
-from .vae import VAE
-from .workflow import plots
-from .workflow.datatree import to_datatree, write_datatree
-from .workflow.evidence import independent_log_prob, log_evidence
-from .workflow.film import TrainingFilm
+from .. import __version__
+from ..config import VAEConfig
+from ..data import Dataset, load_splits
+from ..inference.fit import FitResult, fit
+from ..pictures import rows as plots
+from ..pictures.film import TrainingFilm
+from ..rows import binarize, to_float
+from ..trees.vae import to_datatree, write_datatree
+from ..vae import VAE
+from ..workflow.evidence import independent_log_prob, log_evidence
 
 _POSTERIOR_ROWS = 100
 # Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.

@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 
 from ppl_vae import VAE, VAEConfig, fit, to_datatree
-from ppl_vae.workflow.datatree import GROUPS, write_datatree
+from ppl_vae.trees.vae import GROUPS, write_datatree
 
 
 @pytest.fixture
@@ -64,9 +64,9 @@ def test_tables_have_feature_names_and_predictions_of_missing_entries():
 
 
 def test_conditional_priors_have_rows():
-    vae = VAE.from_config(VAEConfig(event_shape=(3,), latent_dim=2, hidden=(4,), context_dim=2))
-    x, context = torch.ones(5, 3), torch.rand(5, 2)
-    tree = to_datatree(vae, x, context=context, num_samples=4)
+    vae = VAE.from_config(VAEConfig(event_shape=(3,), latent_dim=2, hidden=(4,), covariate_dim=2))
+    x, covariates = torch.ones(5, 3), torch.rand(5, 2)
+    tree = to_datatree(vae, x, covariates=covariates, num_samples=4)
     assert tree.prior_predictive.x.sizes == {"chain": 1, "draw": 4, "row": 5, "feature": 3}
 
 

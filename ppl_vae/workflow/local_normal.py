@@ -103,7 +103,7 @@ class Gaussian:
 def local_posterior(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     *,
     dense: bool = False,
     max_steps: int = 1000,
@@ -124,7 +124,7 @@ def local_posterior(
     ----------
     vae
         A VAE; neither its parameters nor their gradients change.
-    x, context
+    x, covariates
         Rows as the VAE reads them, of its dtype and on its device: see :func:`chunks`.
     dense
         Give each row a full covariance, whatever the encoder's family, once the best of that
@@ -156,17 +156,17 @@ def local_posterior(
     (torch.Size([5, 2]), torch.Size([5, 2]))
     """
     with torch.no_grad():
-        encoder = Gaussian.of(vae.encoder(x, context))
-        best = _fit(vae, x, context, encoder, max_steps, learning_rate)
+        encoder = Gaussian.of(vae.encoder(x, covariates))
+        best = _fit(vae, x, covariates, encoder, max_steps, learning_rate)
         if dense and best.scale.dim() == 2:
             # The noise of a row of the scale adds up over its entries.
             rate = learning_rate / vae.latent_dim**0.5
-            best = _fit(vae, x, context, best.dense(), max_steps, rate)
+            best = _fit(vae, x, covariates, best.dense(), max_steps, rate)
     return encoder, best
 
 
 def _fit(
-    vae: VAE, x: Tensor, context: Tensor | None, start: Gaussian, max_steps: int, rate: float
+    vae: VAE, x: Tensor, covariates: Tensor | None, start: Gaussian, max_steps: int, rate: float
 ) -> Gaussian:
     shift = torch.zeros_like(start.loc).requires_grad_()
     stretch = torch.zeros_like(start.scale).requires_grad_()
@@ -179,7 +179,7 @@ def _fit(
             q = start.moved(shift, stretch)
             z = q.at(torch.cat([half, -half]))  # (draw, row, latent)
             log_q = q.detach().distribution.log_prob(z)
-            elbo = (log_joint(vae, x, context, z) - log_q).mean(0)
+            elbo = (log_joint(vae, x, covariates, z) - log_q).mean(0)
             shift.grad, stretch.grad = torch.autograd.grad(-elbo.sum(), [shift, stretch])
         adam.step()
         return elbo.detach()
@@ -198,34 +198,38 @@ def _fit(
         adam.param_groups[0]["lr"] = left * rate
         step()
     fitted, noise = start.moved(shift, stretch), start.noise(64)
-    gain = log_weight(vae, x, context, fitted, noise) - log_weight(vae, x, context, start, noise)
+    gain = log_weight(vae, x, covariates, fitted, noise) - log_weight(
+        vae, x, covariates, start, noise
+    )
     return fitted.where(gain.mean(0) > 0, start)
 
 
-def log_joint(vae: VAE, x: Tensor, context: Tensor | None, z: Tensor) -> Tensor:
+def log_joint(vae: VAE, x: Tensor, covariates: Tensor | None, z: Tensor) -> Tensor:
     """log p(x, z) of latents ``(draw, row, latent)``: shape ``(draw, row)``, nats."""
     blocks = []
     for block in z.split(max(1, _ENTRIES // x.numel())):
-        likelihood, observed = vae.observe(vae.decoder(block, context), x)
-        blocks.append(likelihood.log_prob(observed) + vae.prior(context).log_prob(block))
+        likelihood, observed = vae.observe(vae.decoder(block, covariates), x)
+        blocks.append(likelihood.log_prob(observed) + vae.prior(covariates).log_prob(block))
     return torch.cat(blocks)
 
 
-def log_weight(vae: VAE, x: Tensor, context: Tensor | None, q: Gaussian, noise: Tensor) -> Tensor:
+def log_weight(
+    vae: VAE, x: Tensor, covariates: Tensor | None, q: Gaussian, noise: Tensor
+) -> Tensor:
     """log p(x, z) - log q(z) of ``q.at(noise)``, shape ``(draw, row)``, nats."""
     z = q.at(noise)
-    return log_joint(vae, x, context, z) - q.distribution.log_prob(z)
+    return log_joint(vae, x, covariates, z) - q.distribution.log_prob(z)
 
 
 def chunks(
     vae: VAE,
     x: Tensor,
-    context: Tensor | None,
+    covariates: Tensor | None,
     chunk_rows: int | None,
     *,
     max_rows: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Rows and their context as the VAE reads them, ``chunk_rows`` at a time.
+    """Rows and their covariates as the VAE reads them, ``chunk_rows`` at a time.
 
     By default as many as :func:`local_posterior` has memory for, at most ``max_rows``.
     """
@@ -237,5 +241,5 @@ def chunks(
     like = next(vae.parameters())
     for start in range(0, len(x), chunk_rows):
         rows = slice(start, start + chunk_rows)
-        given = None if context is None else context[rows].to(like)
+        given = None if covariates is None else covariates[rows].to(like)
         yield to_float(x[rows].to(like.device), like.dtype), given

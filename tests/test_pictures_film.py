@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ppl_vae import VAE, VAEConfig, fit
-from ppl_vae.workflow.film import TrainingFilm
+from ppl_vae.pictures.film import TrainingFilm
 
 
 def small(event_shape=(8, 8)):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.inference import compiled
-from ppl_vae.inference.compiled import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
+from ppl_vae.inference.engine import compiled
+from ppl_vae.inference.engine.compiled import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
 
 pytestmark = pytest.mark.usefixtures("double")
 

@@ -16,8 +16,8 @@ from pyro.poutine.plate_messenger import block_plate
 from torch.distributions import constraints
 
 from ppl_vae import to_datatree
-from ppl_vae.workflow.datatree import write_datatree
-from ppl_vae.workflow.pyro_svi import from_pyro_svi
+from ppl_vae.trees.pyro_svi import from_pyro_svi
+from ppl_vae.trees.vae import write_datatree
 
 SCHOOLS = ["Choate", "Deerfield", "Andover", "Exeter", "Hotchkiss", "Lawrence", "Paul", "Hermon"]
 EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])

@@ -12,9 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from ..files import written_whole
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from .posterior import Draws, map_draws, sample_prior
+from ..workflow.posterior import Draws, map_draws, sample_prior
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,11 +33,12 @@ GROUPS = (
 )
 
 
+@renamed(context="covariates")
 def to_datatree(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_samples: int = 200,
     labels: Sequence[Any] | np.ndarray | None = None,
     feature_names: Sequence[str] | None = None,
@@ -54,8 +56,8 @@ def to_datatree(
         A VAE.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
         Draws for each row, and from the prior.
     labels
@@ -84,7 +86,7 @@ def to_datatree(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, a group is unknown, or there are
+        If ``x`` or ``covariates`` is not what the VAE describes, a group is unknown, or there are
         not as many labels as rows.
 
     Examples
@@ -111,7 +113,7 @@ def to_datatree(
             kept["z"] = draws.z.transpose(0, 1)
         if "posterior_predictive" in groups:
             # Predictive of whole rows: the entries that x misses are drawn too.
-            kept["x"] = vae.decoder(draws.z, draws.context).sample().transpose(0, 1)
+            kept["x"] = vae.decoder(draws.z, draws.covariates).sample().transpose(0, 1)
         kept["log_likelihood"] = draws.log_likelihood.T
         kept["log_p"], kept["log_q"] = draws.log_p.T, draws.log_q.T
         kept["log_weight"] = draws.log_weight.T
@@ -120,7 +122,7 @@ def to_datatree(
     arrays = map_draws(
         vae,
         x,
-        context,
+        covariates,
         summary,
         num_samples=num_samples,
         seed=seed,
@@ -141,7 +143,7 @@ def to_datatree(
     if "constant_data" in groups and labels is not None:
         made["constant_data"] = {"label": np.asarray(labels)}
     if "prior" in groups or "prior_predictive" in groups:
-        z, x_drawn = sample_prior(vae, context=context, num_samples=num_samples, seed=seed)
+        z, x_drawn = sample_prior(vae, covariates=covariates, num_samples=num_samples, seed=seed)
         made |= {"prior": {"z": z[None]}, "prior_predictive": {"x": x_drawn[None]}}
 
     event = event_dims(vae.event_shape)
@@ -154,7 +156,7 @@ def to_datatree(
     if feature_names is not None:
         coords["feature"] = list(feature_names)
     per_row = {"z": ["row", "latent"], "x": ["row", *event], **row_dims}
-    prior_has_rows = context is not None
+    prior_has_rows = covariates is not None
     prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event)}
     tree = xr.DataTree()
     for group in (g for g in GROUPS if g in groups and g in made):

@@ -22,7 +22,7 @@ import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor
 
-from ..memory import map_constants, reuse_freed_memory
+from .processor import map_constants, reuse_freed_memory
 
 # Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
 LARGE_PRODUCT = 2**21

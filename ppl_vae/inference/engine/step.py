@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..memory import reuse_freed_memory
+from .processor import reuse_freed_memory
 from .recording import Recording, RecordingError, first_line, kept
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ppl_vae.run import fit_run
-from ppl_vae.workflow.report import write_report
+from ppl_vae.run.report import write_report
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ppl_vae import VAE, VAEConfig, fit
-from ppl_vae.workflow import plots
+from ppl_vae.pictures import rows as plots
 
 
 @pytest.mark.parametrize("shape", [(6,), (8, 8), (3, 8, 8)])

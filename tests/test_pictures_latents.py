@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.workflow import latent_space
+from ppl_vae.pictures import latents as latent_space
 
 
 def small(event_shape=(8, 8), latent_dim=2, **choices):
@@ -22,7 +22,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.q = q
 
-    def forward(self, x, context=None):
+    def forward(self, x, covariates=None):
         return self.q.expand((len(x),))
 
 
@@ -119,14 +119,16 @@ def test_interpolation_begins_and_ends_with_the_rows(digits):
 
 
 def test_a_picture_of_a_conditional_vae_needs_one_context(digits):
-    vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=3, hidden=(16,), context_dim=2))
-    context = torch.rand(len(digits), 2)
-    latent_space.plot_latent_map(vae, digits, context=context, max_rows=20)
-    latent_space.plot_interpolation(vae, digits, context=context)
-    latent_space.plot_traversals(vae, digits[:1], context=context[:1])
-    latent_space.plot_manifold(vae, context=context[:1], size=2)
-    with pytest.raises(ValueError, match=r"context has 1797 rows; pass one, such as context\[:1\]"):
-        latent_space.plot_manifold(vae, context=context)
+    vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=3, hidden=(16,), covariate_dim=2))
+    covariates = torch.rand(len(digits), 2)
+    latent_space.plot_latent_map(vae, digits, covariates=covariates, max_rows=20)
+    latent_space.plot_interpolation(vae, digits, covariates=covariates)
+    latent_space.plot_traversals(vae, digits[:1], covariates=covariates[:1])
+    latent_space.plot_manifold(vae, covariates=covariates[:1], size=2)
+    with pytest.raises(
+        ValueError, match=r"covariates has 1797 rows; pass one, such as covariates\[:1\]"
+    ):
+        latent_space.plot_manifold(vae, covariates=covariates)
 
 
 @pytest.mark.parametrize("shape", [(6,), (8, 8), (3, 8, 8)])

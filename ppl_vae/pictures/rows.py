@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from .canvas import (
+from ..workflow.posterior import evaluating, map_draws, posterior_means
+from .panels import (
     COLOURS,
     image_grid,
     kinds_of,
@@ -21,7 +23,6 @@ from .canvas import (
     show_image,
     table_panels,
 )
-from .posterior import evaluating, map_draws, posterior_means
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -68,8 +69,9 @@ def plot_losses(history: xr.Dataset) -> Figure:
     return figure
 
 
+@renamed(context="covariates")
 def plot_reconstructions(
-    vae: VAE, x: Tensor, *, context: Tensor | None = None, num_rows: int = 10, seed: int = 0
+    vae: VAE, x: Tensor, *, covariates: Tensor | None = None, num_rows: int = 10, seed: int = 0
 ) -> Figure:
     """Originals beside the mean and the spread of their reconstructions.
 
@@ -83,8 +85,8 @@ def plot_reconstructions(
         A VAE.
     x
         Rows, shape ``(row, *event)``; the first ``num_rows`` are drawn.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     num_rows
         How many rows to draw.
     seed
@@ -100,13 +102,13 @@ def plot_reconstructions(
     15
     """
     x = x[:num_rows]
-    context = None if context is None else context[:num_rows]
+    covariates = None if covariates is None else covariates[:num_rows]
 
     def summary(draws: Any) -> dict[str, Tensor]:
-        means = vae.decoder(draws.z, draws.context).mean  # (draw, row, *event)
+        means = vae.decoder(draws.z, draws.covariates).mean  # (draw, row, *event)
         return {"mean": means.mean(0), "spread": means.std(0)}
 
-    made = map_draws(vae, x, context, summary, num_samples=100, seed=seed, progress=False)
+    made = map_draws(vae, x, covariates, summary, num_samples=100, seed=seed, progress=False)
     panels = {
         "original": to_float(x).cpu().numpy(),
         "reconstruction": made["mean"],
@@ -123,8 +125,9 @@ def plot_reconstructions(
     return figure
 
 
+@renamed(context="covariates")
 def plot_draws(
-    vae: VAE, *, context: Tensor | None = None, num_rows: int = 64, seed: int = 0
+    vae: VAE, *, covariates: Tensor | None = None, num_rows: int = 64, seed: int = 0
 ) -> Figure:
     """Draw rows from the prior: z from p(z), and the mean of p(x|z).
 
@@ -132,8 +135,8 @@ def plot_draws(
     ----------
     vae
         A VAE.
-    context
-        One row of context, shape ``(1, context)``, or ``num_rows`` of them.
+    covariates
+        One row of covariates, shape ``(1, covariate)``, or ``num_rows`` of them.
     num_rows
         How many draws.
     seed
@@ -148,7 +151,7 @@ def plot_draws(
     """
     with evaluating(vae, seed):
         like = next(vae.parameters())
-        given = None if context is None else context.to(like).expand(num_rows, -1)
+        given = None if covariates is None else covariates.to(like).expand(num_rows, -1)
         z = vae.prior(given).expand((num_rows,)).sample()
         means = vae.decoder(z, given).mean.cpu().numpy()
     if len(vae.event_shape) == 1:
@@ -163,11 +166,12 @@ def plot_draws(
     return figure
 
 
+@renamed(context="covariates")
 def plot_latents(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
     max_rows: int = 2000,
 ) -> Figure:
@@ -181,8 +185,8 @@ def plot_latents(
         A VAE.
     x
         Rows, shape ``(row, *event)``; the first ``max_rows`` are drawn.
-    context
-        Shape ``(row, context)``, for a conditional VAE.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE.
     labels
         One for each row, shown by colour and marker where there are at most 20 different ones.
     max_rows
@@ -202,8 +206,8 @@ def plot_latents(
     'mean of latent 0'
     """
     x = x[:max_rows]
-    context = None if context is None else context[:max_rows]
-    means = posterior_means(vae, x, context)
+    covariates = None if covariates is None else covariates[:max_rows]
+    means = posterior_means(vae, x, covariates)
     figure, axes = one_panel(6.0, 5.4)
     if vae.latent_dim > 2:
         from sklearn.decomposition import PCA

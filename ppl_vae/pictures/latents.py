@@ -13,9 +13,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from .canvas import (
+from ..workflow.posterior import evaluating, posterior_means
+from .panels import (
     COLOURS,
     blank_figure,
     image_grid,
@@ -24,7 +26,6 @@ from .canvas import (
     scatter_by_label,
     show_image,
 )
-from .posterior import evaluating, posterior_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 _DRAWS = 4000
 
 
+@renamed(context="covariates")
 def plot_latent_map(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
     which: tuple[int, int] | None = None,
     mass: float = 0.5,
@@ -56,8 +58,8 @@ def plot_latent_map(
         A VAE of at least two latents.
     x
         Rows, shape ``(row, *event)``; the first ``max_rows`` are drawn.
-    context
-        Shape ``(row, context)``, for a conditional VAE. There is then no one prior to draw.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE. There is then no one prior to draw.
     labels
         One for each row, shown by colour and marker where there are at most 20 different ones,
         and written at the median of their rows' centres.
@@ -73,7 +75,7 @@ def plot_latent_map(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, the VAE has one latent, ``which``
+        If ``x`` or ``covariates`` is not what the VAE describes, the VAE has one latent, ``which``
         are not two of its latents, ``mass`` is not between 0 and 1, or labels are missing.
 
     Notes
@@ -99,15 +101,15 @@ def plot_latent_map(
             "plot_latents"
         )
     x = x[:max_rows]
-    context = None if context is None else context[:max_rows]
-    vae.check(x, context)
+    covariates = None if covariates is None else covariates[:max_rows]
+    vae.check(x, covariates)
     kinds = kinds_of(labels, len(x))
     with evaluating(vae, seed):
         like = next(vae.parameters())
-        given = None if context is None else context.to(like)
+        given = None if covariates is None else covariates.to(like)
         posterior = vae.encoder(to_float(x.to(like.device), like.dtype), given)
         centres, covariances = _moments(posterior)  # (row, latent), (row, latent, latent)
-        prior = _moments(vae.prior()) if context is None else None
+        prior = _moments(vae.prior()) if covariates is None else None
     pair = _checked_pair(vae, which) or _largest_two(centres.var(axis=0))
     plane = np.ix_(range(len(x)), pair, pair)
     points = centres[:, pair]
@@ -146,10 +148,11 @@ def plot_latent_map(
     return figure
 
 
+@renamed(context="covariates")
 def plot_manifold(
     vae: VAE,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     which: tuple[int, int] | None = None,
     size: int = 15,
     seed: int = 0,
@@ -164,8 +167,8 @@ def plot_manifold(
     ----------
     vae
         A VAE of images with at least two latents.
-    context
-        One row of context, shape ``(1, context)``, for a conditional VAE.
+    covariates
+        One row of covariates, shape ``(1, covariate)``, for a conditional VAE.
     which
         The two latents, across and upwards. By default those that change the images most.
     size
@@ -199,7 +202,7 @@ def plot_manifold(
             "a grid needs 2 latents and this VAE has 1; use plot_traversals, which shows each"
         )
     with evaluating(vae, seed):
-        given = _one_context(vae, context)
+        given = _one_context(vae, covariates)
         quantiles = _quantiles(vae, given, (np.arange(size) + 0.5) / size)  # (size, latent)
         across, upwards = _checked_pair(vae, which) or _largest_two(_effects(vae, given))
         z = _quantiles(vae, given, np.array([0.5])).repeat(size, size, 1)  # (size, size, latent)
@@ -230,11 +233,12 @@ def plot_manifold(
     return figure
 
 
+@renamed(context="covariates")
 def plot_traversals(
     vae: VAE,
     x: Tensor | None = None,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     num_latents: int = 8,
     num_values: int = 9,
     seed: int = 0,
@@ -251,8 +255,8 @@ def plot_traversals(
     x
         One row, shape ``(1, *event)``, at whose posterior mean the other latents stay. Without
         it they stay at the prior's median.
-    context
-        One row of context, shape ``(1, context)``, for a conditional VAE.
+    covariates
+        One row of covariates, shape ``(1, covariate)``, for a conditional VAE.
     num_latents
         How many latents at most.
     num_values
@@ -281,18 +285,18 @@ def plot_traversals(
             f"num_latents is {num_latents} and num_values {num_values}; pass at least 1 and 2"
         )
     if x is not None:
-        vae.check(x, context)
+        vae.check(x, covariates)
         if len(x) != 1:
             raise ValueError(f"x has {len(x)} rows; pass one, such as x[:1]")
     levels = np.linspace(0.02, 0.98, num_values)
     with evaluating(vae, seed):
-        given = _one_context(vae, context)
+        given = _one_context(vae, covariates)
         effects = _effects(vae, given)
         order = np.argsort(-effects, kind="stable")[:num_latents]
         quantiles = _quantiles(vae, given, levels)  # (value, latent)
         base = _quantiles(vae, given, np.array([0.5]))[0]
     if x is not None:
-        base = torch.as_tensor(posterior_means(vae, x, context)[0]).to(base)
+        base = torch.as_tensor(posterior_means(vae, x, covariates)[0]).to(base)
     with evaluating(vae, seed):
         z = base.repeat(len(order), num_values, 1)  # (latent shown, value, latent)
         for line, latent in enumerate(order):
@@ -312,11 +316,12 @@ def plot_traversals(
     return figure
 
 
+@renamed(context="covariates")
 def plot_interpolation(
     vae: VAE,
     x: Tensor,
     *,
-    context: Tensor | None = None,
+    covariates: Tensor | None = None,
     rows: tuple[int, int] = (0, 1),
     num_steps: int = 9,
 ) -> Figure:
@@ -331,8 +336,8 @@ def plot_interpolation(
         A VAE of images.
     x
         Rows, shape ``(row, *event)``.
-    context
-        Shape ``(row, context)``, for a conditional VAE; it is interpolated too.
+    covariates
+        Shape ``(row, covariate)``, for a conditional VAE; it is interpolated too.
     rows
         From which row to which.
     num_steps
@@ -341,7 +346,7 @@ def plot_interpolation(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``context`` is not what the VAE describes, rows are no images, ``rows`` are
+        If ``x`` or ``covariates`` is not what the VAE describes, rows are no images, ``rows`` are
         not two of them, or ``num_steps`` is below 2.
 
     Examples
@@ -357,7 +362,7 @@ def plot_interpolation(
     if len(rows) != 2 or not all(0 <= row < len(x) for row in rows):
         raise ValueError(f"rows is {rows}; pass two numbers from 0 to {len(x) - 1}, a row each")
     ends = x[list(rows)]
-    given = None if context is None else context[list(rows)]
+    given = None if covariates is None else covariates[list(rows)]
     vae.check(ends, given)
     like = next(vae.parameters())
     weights = torch.linspace(0, 1, num_steps).to(like)
@@ -419,10 +424,10 @@ def _add_ellipses(
     )
 
 
-def _quantiles(vae: VAE, context: Tensor | None, levels: np.ndarray) -> Tensor:
+def _quantiles(vae: VAE, covariates: Tensor | None, levels: np.ndarray) -> Tensor:
     """Of each latent under the prior by itself, shape ``(level, latent)``."""
     like = next(vae.parameters())
-    prior = vae.prior(context)
+    prior = vae.prior(covariates)
     if prior.batch_shape:
         prior = prior.expand((1,))
     base = getattr(prior, "base_dist", None)
@@ -433,32 +438,32 @@ def _quantiles(vae: VAE, context: Tensor | None, levels: np.ndarray) -> Tensor:
     return z.quantile(at, dim=0)
 
 
-def _decoded(vae: VAE, z: Tensor, context: Tensor | None) -> np.ndarray:
+def _decoded(vae: VAE, z: Tensor, covariates: Tensor | None) -> np.ndarray:
     """The mean of p(x|z), shape ``(*batch, *event)``."""
-    if context is not None and len(context) == 1:
-        context = context[0].expand(*z.shape[:-1], -1)
-    return vae.decoder(z, context).mean.cpu().numpy()
+    if covariates is not None and len(covariates) == 1:
+        covariates = covariates[0].expand(*z.shape[:-1], -1)
+    return vae.decoder(z, covariates).mean.cpu().numpy()
 
 
-def _effects(vae: VAE, context: Tensor | None) -> np.ndarray:
+def _effects(vae: VAE, covariates: Tensor | None) -> np.ndarray:
     """How much each latent by itself changes the mean of p(x|z): a variance, shape (latent,)."""
-    quantiles = _quantiles(vae, context, np.linspace(0.05, 0.95, 7))  # (7, latent)
-    middle = _quantiles(vae, context, np.array([0.5]))[0]
+    quantiles = _quantiles(vae, covariates, np.linspace(0.05, 0.95, 7))  # (7, latent)
+    middle = _quantiles(vae, covariates, np.array([0.5]))[0]
     spread = vae.decoder.spread.cpu().numpy()
     effects = []
     for latent in range(vae.latent_dim):
         z = middle.repeat(len(quantiles), 1)
         z[:, latent] = quantiles[:, latent]
-        effects.append((_decoded(vae, z, context) / spread).var(axis=0).sum())
+        effects.append((_decoded(vae, z, covariates) / spread).var(axis=0).sum())
     return np.array(effects)
 
 
-def _one_context(vae: VAE, context: Tensor | None) -> Tensor | None:
-    if context is None:
+def _one_context(vae: VAE, covariates: Tensor | None) -> Tensor | None:
+    if covariates is None:
         return None
-    if len(context) != 1:
-        raise ValueError(f"context has {len(context)} rows; pass one, such as context[:1]")
-    return context.to(next(vae.parameters()))
+    if len(covariates) != 1:
+        raise ValueError(f"covariates has {len(covariates)} rows; pass one, such as covariates[:1]")
+    return covariates.to(next(vae.parameters()))
 
 
 def _checked_pair(vae: VAE, which: tuple[int, int] | None) -> list[int] | None:

@@ -1,0 +1,1 @@
+"""Posteriors as xarray.DataTrees, the form that ArviZ reads."""
