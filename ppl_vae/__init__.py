@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .amortized import AmortizedModel as AmortizedModel
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
     from .components.decoders import Decoder as Decoder
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 # Imported on first use: `import ppl_vae` and `ppl-vae --help` do not wait for torch.
 _HOMES = {
+    "amortized": ("AmortizedModel",),
     "components.decoders": (
         "BernoulliDecoder",
         "ContinuousBernoulliDecoder",

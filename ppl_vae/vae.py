@@ -11,6 +11,7 @@ import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from .amortized import AmortizedModel
 from .components.decoders import Decoder
 from .components.networks import INITIALIZATIONS
 from .config import VAEConfig
@@ -21,7 +22,7 @@ from .renamed import renamed
 from .rows import check_rows, to_float
 
 
-class VAE(nn.Module):
+class VAE(AmortizedModel):
     r"""Three conditional distributions, written as a Pyro model and an amortized guide.
 
     .. math:: z \sim p(z), \quad x \mid z \sim p(x \mid z); \qquad q(z \mid x) \approx p(z \mid x)
@@ -91,14 +92,33 @@ class VAE(nn.Module):
         return self.decoder.event_shape
 
     @property
-    def latent_dim(self) -> int:
-        """The number of latents."""
-        return self.prior.latent_dim  # type: ignore[return-value]
+    def latent_names(self) -> tuple[str, ...]:
+        """``("z[0]", "z[1]", ...)``."""
+        (size,) = self.prior().event_shape
+        return tuple(f"z[{i}]" for i in range(size))
 
     @property
     def missing(self) -> bool:
         """Whether rows may have missing entries."""
         return getattr(self.encoder, "missing", False)
+
+    def posterior(self, x: Tensor, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """q(z|x), what :meth:`guide` samples: batch shape ``(row,)``, event shape ``(latent,)``."""
+        return self.encoder(x, covariates)
+
+    def prior_at(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """p(z), as :meth:`model` samples it: batch shape ``()`` or ``(row,)``."""
+        return self.prior(covariates)
+
+    def likelihood(
+        self, z: Tensor, covariates: Tensor | None = None, observed: Tensor | None = None
+    ) -> TorchDistributionMixin:
+        """p(x|z), as :meth:`model` samples it, of latents ``(*draw, row, latent)``."""
+        likelihood = self.decoder(z, covariates)
+        if observed is None:
+            return likelihood
+        entries = likelihood.base_dist.mask(observed)
+        return entries.to_event(likelihood.reinterpreted_batch_ndims)
 
     @renamed(context="covariates")
     def model(

@@ -86,7 +86,7 @@ class TrainingFilm:
             self._covariates = (
                 None if covariates is None else covariates.to(like).expand(num_images, -1)
             )
-            self._z = vae.prior(self._covariates).expand((num_images,)).sample()
+            self._z = vae.simulate(num_images, self._covariates)[0]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -98,7 +98,7 @@ class TrainingFilm:
         like = next(self.vae.parameters())
         given = None if self._covariates is None else self._covariates.to(like)
         with evaluating(self.vae, seed=0):
-            means = self.vae.decoder(self._z.to(like), given).mean
+            means = self.vae.typical(self._z.to(like), given)
         self.frames.append(means.cpu().numpy())
         self.epochs.append(epoch)
 

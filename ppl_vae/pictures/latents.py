@@ -107,9 +107,9 @@ def plot_latent_map(
     with evaluating(vae, seed):
         like = next(vae.parameters())
         given = None if covariates is None else covariates.to(like)
-        posterior = vae.encoder(to_float(x.to(like.device), like.dtype), given)
+        posterior = vae.posterior(to_float(x.to(like.device), like.dtype), given)
         centres, covariances = _moments(posterior)  # (row, latent), (row, latent, latent)
-        prior = _moments(vae.prior()) if covariates is None else None
+        prior = _moments(vae.prior_at()) if covariates is None else None
     pair = _checked_pair(vae, which) or _largest_two(centres.var(axis=0))
     plane = np.ix_(range(len(x)), pair, pair)
     points = centres[:, pair]
@@ -427,7 +427,7 @@ def _add_ellipses(
 def _quantiles(vae: VAE, covariates: Tensor | None, levels: np.ndarray) -> Tensor:
     """Of each latent under the prior by itself, shape ``(level, latent)``."""
     like = next(vae.parameters())
-    prior = vae.prior(covariates)
+    prior = vae.prior_at(covariates)
     if prior.batch_shape:
         prior = prior.expand((1,))
     base = getattr(prior, "base_dist", None)
@@ -442,7 +442,7 @@ def _decoded(vae: VAE, z: Tensor, covariates: Tensor | None) -> np.ndarray:
     """The mean of p(x|z), shape ``(*batch, *event)``."""
     if covariates is not None and len(covariates) == 1:
         covariates = covariates[0].expand(*z.shape[:-1], -1)
-    return vae.decoder(z, covariates).mean.cpu().numpy()
+    return vae.typical(z, covariates).cpu().numpy()
 
 
 def _effects(vae: VAE, covariates: Tensor | None) -> np.ndarray:

@@ -105,7 +105,7 @@ def plot_reconstructions(
     covariates = None if covariates is None else covariates[:num_rows]
 
     def summary(draws: Any) -> dict[str, Tensor]:
-        means = vae.decoder(draws.z, draws.covariates).mean  # (draw, row, *event)
+        means = vae.typical(draws.z, draws.covariates)  # (draw, row, *event)
         return {"mean": means.mean(0), "spread": means.std(0)}
 
     made = map_draws(vae, x, covariates, summary, num_samples=100, seed=seed, progress=False)
@@ -152,8 +152,8 @@ def plot_draws(
     with evaluating(vae, seed):
         like = next(vae.parameters())
         given = None if covariates is None else covariates.to(like).expand(num_rows, -1)
-        z = vae.prior(given).expand((num_rows,)).sample()
-        means = vae.decoder(z, given).mean.cpu().numpy()
+        z = vae.simulate(num_rows, given)[0]
+        means = vae.typical(z, given).cpu().numpy()
     if len(vae.event_shape) == 1:
         return table_panels(vae, {"draws from the prior": means})
     columns = int(np.ceil(np.sqrt(num_rows)))

@@ -17,7 +17,6 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from .calibration import simulate
 from .evidence import average_weight, evidence_dataset
 from .posterior import evaluating
 
@@ -208,7 +207,7 @@ def sandwich(
     lower, upper = [], []
     # Each row twice: there and back.
     with evaluating(vae, seed), Progress(2 * num_rows, "sandwich", show=progress) as bar:
-        z, x, given = simulate(vae, num_rows, covariates)
+        z, x, given = vae.simulate(num_rows, covariates)
         for rows in _chunks(num_rows, chunk_rows):
             path = _Path(vae, x[rows], None if given is None else given[rows], start, num_leapfrog)
             steps = _tune(path, temperatures)
@@ -305,7 +304,9 @@ class _Path:
         self.vae = vae
         self.x = x
         self.covariates = covariates
-        self.start = vae.encoder(x, covariates) if start == "encoder" else vae.prior(covariates)
+        self.start = (
+            vae.posterior(x, covariates) if start == "encoder" else vae.prior_at(covariates)
+        )
         self.num_leapfrog = num_leapfrog
         # From draws, since not every distribution knows its own standard deviation.
         self.scale = self.sample(64).std(0)  # (row, latent)
@@ -319,8 +320,7 @@ class _Path:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_start = self.start.log_prob(z)
-            likelihood, x = self.vae.observe(self.vae.decoder(z, self.covariates), self.x)
-            log_joint = likelihood.log_prob(x) + self.vae.prior(self.covariates).log_prob(z)
+            log_joint = self.vae.log_joint(z, self.x, self.covariates)
             (start_gradient,) = torch.autograd.grad(log_start.sum(), z)
             (joint_gradient,) = torch.autograd.grad(log_joint.sum(), z)
         return _Point(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Gaussian", "chunks", "local_posterior", "log_joint", "log_weight"]
+__all__ = ["Gaussian", "chunks", "local_posterior", "log_weight"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,7 +156,7 @@ def local_posterior(
     (torch.Size([5, 2]), torch.Size([5, 2]))
     """
     with torch.no_grad():
-        encoder = Gaussian.of(vae.encoder(x, covariates))
+        encoder = Gaussian.of(vae.posterior(x, covariates))
         best = _fit(vae, x, covariates, encoder, max_steps, learning_rate)
         if dense and best.scale.dim() == 2:
             # The noise of a row of the scale adds up over its entries.
@@ -179,7 +179,7 @@ def _fit(
             q = start.moved(shift, stretch)
             z = q.at(torch.cat([half, -half]))  # (draw, row, latent)
             log_q = q.detach().distribution.log_prob(z)
-            elbo = (log_joint(vae, x, covariates, z) - log_q).mean(0)
+            elbo = (vae.log_joint(z, x, covariates) - log_q).mean(0)
             shift.grad, stretch.grad = torch.autograd.grad(-elbo.sum(), [shift, stretch])
         adam.step()
         return elbo.detach()
@@ -204,21 +204,12 @@ def _fit(
     return fitted.where(gain.mean(0) > 0, start)
 
 
-def log_joint(vae: VAE, x: Tensor, covariates: Tensor | None, z: Tensor) -> Tensor:
-    """log p(x, z) of latents ``(draw, row, latent)``: shape ``(draw, row)``, nats."""
-    blocks = []
-    for block in z.split(max(1, _ENTRIES // x.numel())):
-        likelihood, observed = vae.observe(vae.decoder(block, covariates), x)
-        blocks.append(likelihood.log_prob(observed) + vae.prior(covariates).log_prob(block))
-    return torch.cat(blocks)
-
-
 def log_weight(
     vae: VAE, x: Tensor, covariates: Tensor | None, q: Gaussian, noise: Tensor
 ) -> Tensor:
     """log p(x, z) - log q(z) of ``q.at(noise)``, shape ``(draw, row)``, nats."""
     z = q.at(noise)
-    return log_joint(vae, x, covariates, z) - q.distribution.log_prob(z)
+    return vae.log_joint(z, x, covariates) - q.distribution.log_prob(z)
 
 
 def chunks(

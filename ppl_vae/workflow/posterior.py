@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 # Entries of data that a chunk may hold for all its draws: about 64 MB in single precision.
 _ENTRIES = 2**24
-# On a CPU p(x|z) is evaluated in blocks of so many entries (2 MB), and of so many pairs of draw
-# and row: a block that fits into the cache takes two thirds of the time of a whole chunk.
-_BLOCK_ENTRIES = 2**19
-_BLOCK_PAIRS = 2**12
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,7 @@ class Draws:
 @contextmanager
 def evaluating(vae: VAE, seed: int) -> Iterator[None]:
     """Run a VAE as it will be used: without dropout or gradients, drawing from ``seed``."""
+    vae.check_programs()
     was_training = vae.training
     vae.eval()
     try:
@@ -103,14 +100,14 @@ def map_draws(
             rows = slice(start, start + chunk_rows)
             x_chunk = to_float(x[rows].to(like.device), like.dtype)
             given = None if covariates is None else covariates[rows].to(like)
-            q = vae.encoder(x_chunk, given)
+            q = vae.posterior(x_chunk, given)
             z = q.sample((num_samples,))  # (draw, row, latent)
             draws = Draws(
                 x=x_chunk,
                 covariates=given,
                 z=z,
-                log_likelihood=_log_likelihood(vae, x_chunk, given, z),
-                log_prior=vae.prior(given).log_prob(z),
+                log_likelihood=vae.log_likelihood(z, x_chunk, given),
+                log_prior=vae.prior_at(given).log_prob(z),
                 log_q=q.log_prob(z),
             )
             for name, value in summary(draws).items():
@@ -122,20 +119,6 @@ def map_draws(
     return arrays
 
 
-def _log_likelihood(vae: VAE, x: Tensor, covariates: Tensor | None, z: Tensor) -> Tensor:
-    """log p(x|z), shape ``(draw, row)``."""
-    size = len(z)
-    if z.device.type == "cpu":
-        pairs = min(_BLOCK_PAIRS, _BLOCK_ENTRIES // prod(vae.event_shape))
-        size = max(1, pairs // len(x))
-    blocks = []
-    for block in z.split(size):
-        likelihood, observed = vae.observe(vae.decoder(block, covariates), x)
-        blocks.append(likelihood.log_prob(observed))
-    return torch.cat(blocks)
-
-
-@renamed(context="covariates")
 def sample_posterior(
     vae: VAE,
     x: Tensor,
@@ -216,7 +199,7 @@ def posterior_means(vae: VAE, x: Tensor, covariates: Tensor | None = None) -> np
         for start in range(0, len(x), 1024):
             rows = slice(start, start + 1024)
             given = None if covariates is None else covariates[rows].to(like)
-            means.append(vae.encoder(to_float(x[rows].to(like.device), like.dtype), given).mean)
+            means.append(vae.posterior(to_float(x[rows].to(like.device), like.dtype), given).mean)
     return torch.cat(means).cpu().numpy()
 
 
@@ -243,6 +226,7 @@ def sample_prior(
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
     given = None if covariates is None else covariates.to(next(vae.parameters()))
     with evaluating(vae, seed):
-        prior = vae.prior(given) if given is None else vae.prior(given).expand((len(given),))
-        z = prior.sample((num_samples,))
-        return z.cpu().numpy(), vae.decoder(z, given).sample().cpu().numpy()
+        prior = vae.prior_at(given)
+        rows = () if given is None or prior.batch_shape else (len(given),)
+        z = prior.sample((num_samples, *rows))
+        return z.cpu().numpy(), vae.likelihood(z, given).sample().cpu().numpy()

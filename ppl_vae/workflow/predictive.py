@@ -128,12 +128,12 @@ def predictive_check(
     at_once = max(1, _ENTRIES // data.numel())
     with evaluating(vae, seed), Progress(num_samples, "replicate", show=progress) as bar:
         tallies = [_Tally(f, t) for f in chosen.values() for t in _tables(data[None])]
-        encoded = [vae.encoder(data[r], c) for r, c in zip(chunks, contexts, strict=True)]
+        encoded = [vae.posterior(data[r], c) for r, c in zip(chunks, contexts, strict=True)]
         for start in range(0, num_samples, at_once):
             size = min(at_once, num_samples - start)
             replicates = torch.empty(size, *data.shape).to(data)
             for rows, c, q in zip(chunks, contexts, encoded, strict=True):
-                replicates[:, rows] = vae.decoder(q.sample((size,)), c).sample()
+                replicates[:, rows] = vae.likelihood(q.sample((size,)), c).sample()
             replicates.masked_fill_(data.isnan(), torch.nan)
             tables = _tables(replicates)
             for i, tally in enumerate(tallies):

@@ -19,7 +19,7 @@ from ..rows import to_float
 from ..trees.vae import event_dims
 from ..vae import VAE
 from .evidence import smoothed_tail_index
-from .local_normal import Gaussian, chunks, local_posterior, log_joint, log_weight
+from .local_normal import Gaussian, chunks, local_posterior, log_weight
 from .posterior import evaluating
 from .reliability import pareto_khat
 
@@ -221,7 +221,7 @@ def _svi(
 ) -> dict[str, np.ndarray]:
     noise = best.noise(num_samples)
     z = best.at(noise)  # (draw, row, latent)
-    log_p, log_q = log_joint(vae, x, covariates, z), best.distribution.log_prob(z)
+    log_p, log_q = vae.log_joint(z, x, covariates), best.distribution.log_prob(z)
     before = log_weight(vae, x, covariates, encoder, noise).double()
     after = (log_p - log_q).double()
     moved = (best.loc != encoder.loc).any(1) | (best.scale != encoder.scale).flatten(1).any(1)
@@ -254,11 +254,11 @@ def _nuts(
     import xarray as xr
 
     like = best.loc.dtype
-    lowest = log_joint(vae, x, covariates, best.loc[None])
+    lowest = vae.log_joint(best.loc[None], x, covariates)
 
     def potential(site: dict[str, Tensor]) -> Tensor:
         with torch.enable_grad():
-            log_p = log_joint(vae, x, covariates, best.at(site["noise"].to(like)))
+            log_p = vae.log_joint(best.at(site["noise"].to(like)), x, covariates)
             # The sum over rows is large, and what is accepted depends on differences of it below
             # one: each row counts from its own zero, and in double precision.
             return (lowest - log_p).double().sum()
@@ -276,7 +276,7 @@ def _nuts(
     mcmc.run()
     noise = mcmc.get_samples()["noise"].to(like).transpose(0, 1)
     z = best.at(noise)  # (chain, draw, row, latent)
-    log_p = log_joint(vae, x, covariates, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    log_p = vae.log_joint(z.flatten(0, 1), x, covariates).unflatten(0, z.shape[:2])
     diverging = np.zeros(log_p.shape, dtype=bool)
     diverging[:, mcmc.diagnostics()["divergences"]["chain 0"]] = True
     arrays = {"z": z.cpu().numpy(), "log_p": log_p.cpu().numpy(), "diverging": diverging}

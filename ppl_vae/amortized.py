@@ -1,0 +1,178 @@
+"""All that a check may ask of a model: its posterior, prior, likelihood, and draws of its own."""
+
+from __future__ import annotations
+
+__all__ = ["AmortizedModel"]
+
+import abc
+from collections.abc import Callable
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+# On a CPU p(x|z) is evaluated in blocks of so many entries (2 MB), and of so many pairs of draw
+# and row: a block that fits into the cache takes two thirds of the time of a whole chunk.
+_BLOCK_ENTRIES = 2**19
+_BLOCK_PAIRS = 2**12
+# On a GPU blocks only bound the memory: about 64 MB in single precision.
+_DEVICE_ENTRIES = 2**24
+
+
+class AmortizedModel(nn.Module, abc.ABC):
+    r"""A latent variable model with an amortized posterior, as checks see it.
+
+    .. math:: p(x, z) = p(z)\, p(x \mid z), \qquad q(z \mid x) \approx p(z \mid x)
+
+    The latents of a row are one vector, whatever they are inside: the levels of a hierarchy are
+    blocks of it. Evidence, calibration, refinement, pictures and DataTrees ask for the methods
+    below and for nothing else, so that a model which answers them can be checked.
+
+    A subclass says ``event_shape``, ``latent_names``, :meth:`posterior`, :meth:`prior_at` and
+    :meth:`likelihood`, and its ``model`` and ``guide``, Pyro programs of the same distributions.
+    The other methods follow from these.
+
+    Attributes
+    ----------
+    event_shape
+        The shape of a row of data.
+    latent_names
+        One name for each latent, such as ``("z[0]", "z[1]")``; of a ladder
+        ``("z2[0]", ..., "z1[0]", ...)``.
+    missing
+        Whether rows may have missing entries (NaN), which the likelihood leaves out.
+    """
+
+    event_shape: tuple[int, ...]
+    latent_names: tuple[str, ...]
+    missing: bool = False
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+
+    # What has to be overridden together with a program, as it says the same of it.
+    _SAME: ClassVar[dict[str, tuple[str, ...]]] = {
+        "model": ("prior_at", "likelihood", "log_joint"),
+        "guide": ("posterior",),
+    }
+
+    @abc.abstractmethod
+    def posterior(self, x: Tensor, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """q(z|x) of rows ``(row, *event)``: batch shape ``(row,)``, event shape ``(latent,)``."""
+
+    @abc.abstractmethod
+    def prior_at(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """p(z): batch shape ``()``, or ``(row,)`` given covariates; event shape ``(latent,)``."""
+
+    @abc.abstractmethod
+    def likelihood(
+        self, z: Tensor, covariates: Tensor | None = None, observed: Tensor | None = None
+    ) -> TorchDistributionMixin:
+        """p(x|z) of latents ``(*draw, row, latent)``: batch ``(*draw, row)``, event ``(*event,)``.
+
+        Entries where ``observed`` (row, *event) is false are left out of its log-probability.
+        """
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of latents."""
+        return len(self.latent_names)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the dtype and on the device that rows have to have."""
+        return next(self.parameters())
+
+    def log_likelihood(self, z: Tensor, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """log p(x|z), nats, of latents ``(draw, row, latent)``: shape ``(draw, row)``.
+
+        Missing entries are left out. The decoder is called with some draws at a time.
+        """
+        observed = None
+        if self.missing:
+            observed = ~x.isnan()
+            x = x.nan_to_num(nan=0.0)
+        return torch.cat(
+            [
+                self.likelihood(block, covariates, observed).log_prob(x)
+                for block in z.split(self._block(len(x)))
+            ]
+        )
+
+    def log_joint(self, z: Tensor, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """log p(x, z), nats, of latents ``(draw, row, latent)``: shape ``(draw, row)``."""
+        return self.log_likelihood(z, x, covariates) + self.prior_at(covariates).log_prob(z)
+
+    def simulate(
+        self, size: int, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw z and x together from the model, from torch's global random state.
+
+        Returns
+        -------
+        ``z`` (row, latent), ``x`` (row, *event) and the covariates of each row: those given, in
+        turn.
+        """
+        given = None
+        if covariates is not None:
+            given = covariates.to(self.like)
+            given = given[torch.arange(size, device=given.device) % len(given)]
+        prior = self.prior_at(given)
+        z = prior.sample(() if prior.batch_shape else (size,))  # (row, latent)
+        return z, self.likelihood(z, given).sample(), given
+
+    def typical(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What a picture shows of p(x|z): its mean, or its mode where it has none.
+
+        Latents ``(*draw, row, latent)`` give ``(*draw, row, *event)``.
+        """
+        likelihood = self.likelihood(z, covariates)
+        try:
+            mean = likelihood.mean
+        except NotImplementedError:
+            return likelihood.mode
+        # The mean of categories is NaN, and that of heavy tails may be infinite.
+        return mean if mean.isfinite().all() else likelihood.mode
+
+    @abc.abstractmethod
+    def check(self, x: Tensor, covariates: Tensor | None = None, *, name: str = "x") -> None:
+        """Refuse rows that this model does not describe, with what to do about it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``x`` or ``covariates`` is not what the model describes.
+        """
+
+    def check_programs(self) -> None:
+        """Refuse a subclass that overrides ``model`` or ``guide`` and not what checks ask.
+
+        Raises
+        ------
+        TypeError
+            If checks would be told of other distributions than those of its programs.
+        """
+        for program, described in self._SAME.items():
+            if self._depth(program) < min(map(self._depth, described)):
+                raise TypeError(
+                    f"{type(self).__name__} overrides {program} and none of "
+                    f"{', '.join(described)}, so that checks would speak of another model; "
+                    f"override {described[0]} as well, to say what {program} samples, or put the "
+                    "distributions into parts: VAE(prior, decoder, encoder)"
+                )
+
+    def _depth(self, name: str) -> int:
+        """How far up in its ancestry a method is defined; -1 on the object itself."""
+        if name in self.__dict__:
+            return -1
+        return next(i for i, kind in enumerate(type(self).__mro__) if name in kind.__dict__)
+
+    def _block(self, rows: int) -> int:
+        """How many draws the decoder is given at once."""
+        entries = prod(self.event_shape)
+        if self.like.device.type == "cpu":
+            pairs = min(_BLOCK_PAIRS, _BLOCK_ENTRIES // entries)
+        else:
+            pairs = _DEVICE_ENTRIES // entries
+        return max(1, pairs // max(1, rows))
