@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GROUPS", "event_dims", "to_datatree", "write_datatree"]
+__all__ = ["GROUPS", "to_datatree", "write_datatree"]
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..dims import event_dims
 from ..files import written_whole
 from ..renamed import renamed
 from ..rows import to_float
@@ -195,9 +196,3 @@ def write_datatree(tree: xr.DataTree | xr.Dataset, path: str | os.PathLike[str])
             tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding["/"])
         else:
             tree.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-
-
-def event_dims(event_shape: Sequence[int]) -> tuple[str, ...]:
-    """What the dimensions of a row of data are called."""
-    named = {1: ("feature",), 2: ("pixel_y", "pixel_x"), 3: ("channel", "pixel_y", "pixel_x")}
-    return named.get(len(event_shape), tuple(f"x_dim_{i}" for i in range(len(event_shape))))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..dims import event_dims
 from ..progress import Progress
 from ..renamed import renamed
 from ..rows import to_float
-from ..trees.vae import event_dims
 from ..vae import VAE
 from .posterior import evaluating
 

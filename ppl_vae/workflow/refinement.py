@@ -13,10 +13,10 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from ..dims import event_dims
 from ..progress import Progress
 from ..renamed import renamed
 from ..rows import to_float
-from ..trees.vae import event_dims
 from ..vae import VAE
 from .evidence import smoothed_tail_index
 from .local_normal import Gaussian, chunks, local_posterior, log_weight
