@@ -94,8 +94,11 @@ class Diagnosis:
         used = int(self.latents.active.sum())
         smallest = p_text(self.calibration.p_value.min().item())
         tests = self.calibration.sizes["quantity"]
-        evidence = self.rows.log_evidence
-        error = float(np.std(evidence, ddof=1) / np.sqrt(size)) if size > 1 else float("nan")
+        evidence = self.rows.log_evidence.values
+        finite = np.isfinite(evidence)
+        evidence, lost = evidence[finite], int((~finite).sum())
+        error = np.std(evidence, ddof=1) / np.sqrt(len(evidence)) if len(evidence) > 1 else np.nan
+        mean = np.mean(evidence) if len(evidence) else np.nan
         bound = int((self.rows.pareto_k > 0.7).sum())
         faults = "; ".join(self.faults) or "nothing wrong was found"
         approximation, amortization = (
@@ -115,7 +118,8 @@ class Diagnosis:
                 f"Gaps, mean of {self.gaps.sizes['row']} rows: {amortization} nats are lost "
                 f"because one encoder serves all rows, {approximation} because of its family.",
                 "",
-                f"Evidence: log p(x) is {evidence.mean().item():.2f} +- {error:.2f} nats per row"
+                f"Evidence: log p(x) is {mean:.2f} +- {error:.2f} nats per row"
+                + (f", less {lost} rows in which it is not finite" if lost else "")
                 + (f"; of the {bound} rows with k-hat above 0.7, a lower bound." if bound else "."),
             ]
         )
@@ -124,11 +128,14 @@ class Diagnosis:
         """A line for each verdict; what was tried on a sample is scaled to the rows it is of."""
         verdict = self.rows.verdict.values
         counts = {name: float((verdict == name).sum()) for name in VERDICTS}
+        lost = float(np.isnan(self.rows.pareto_k).sum())
+        counts["not"] -= lost
         tried, untried = counts["refined"] + counts["not"], counts["not tried"]
         scaled = ("refined", "not") if tried and untried else ()
         for name in scaled:
             counts[name] *= 1 + untried / tried
             counts["not tried"] = 0.0
+        counts["not"] += lost
         lines = []
         for name, count in counts.items():
             if count:
@@ -136,7 +143,7 @@ class Diagnosis:
                 share = count / len(verdict)
                 lines.append(f"{name:>12}  {number:>6}  {share:>4.0%}  {VERDICTS[name]}")
         if tried:
-            mended = counts["refined"] / (counts["refined"] + counts["not"])
+            mended = counts["refined"] / (counts["refined"] + counts["not"] - lost)
             alone = float((self.rows.pareto_k_redrawn <= 0.7).sum()) / tried
             some = (
                 f"{tried:.0f}, spread over the {tried + untried:.0f}"
@@ -169,10 +176,12 @@ class Diagnosis:
         FigureCanvasAgg(figure)
         (reliability, gaps), (latents, ranks) = figure.subplots(2, 2)
 
-        k = self.rows.pareto_k.values
-        edges = np.linspace(min(0.0, k.min()), max(1.0, k.max()), 41)
-        tried = self.rows.pareto_k_refined.values
-        tried = tried[np.isfinite(tried)]
+        k, tried = (
+            np.clip(values[~np.isnan(values)], -1.0, 3.0)
+            for values in (self.rows.pareto_k.values, self.rows.pareto_k_refined.values)
+        )
+        every = np.concatenate([k, tried, [0.0, 1.0]])
+        edges = np.linspace(every.min(), every.max(), 41)
         for values, colour, label in (
             (k, "#0072B2", f"encoder, {len(k)} rows"),
             (tried, "#E69F00", f"refined, {len(tried)} rows"),
@@ -184,7 +193,7 @@ class Diagnosis:
         for threshold in (0.5, 0.7):
             reliability.axvline(threshold, color="0.4", linestyle=":")
         reliability.set(
-            xlabel="Pareto k-hat", ylabel="share of rows", title="Can rows be believed?"
+            xlabel="Pareto k-hat, at most 3", ylabel="share of rows", title="Can rows be believed?"
         )
 
         values = [self.gaps[name].values for name in ("amortization", "approximation")]
@@ -279,7 +288,9 @@ def diagnose(
     options: dict[str, Any] = {"seed": seed, "progress": progress}
     rows = log_evidence(vae, x, covariates=covariates, num_samples=num_samples, **options)
     k = rows.pareto_k.values
-    unreliable = _spread(np.flatnonzero(k > 0.7), refined_rows)
+    # NaN is neither above nor below: there is nothing to refine, and nothing to believe.
+    lost = ~np.isfinite(rows.log_evidence.values) | np.isnan(k)
+    unreliable = _spread(np.flatnonzero((k > 0.7) & ~lost), refined_rows)
     refined_k, redrawn_k = np.full((2, len(x)), np.nan)
     if len(unreliable):
         refined = refine(
@@ -288,8 +299,8 @@ def diagnose(
         refined_k[unreliable] = refined["constant_data"]["pareto_k_after"].values
         redrawn_k[unreliable] = refined["constant_data"]["pareto_k_before"].values
     verdict = np.select(
-        [k < 0.5, k <= 0.7, refined_k <= 0.7, np.isfinite(refined_k)],
-        ["as it is", "reweighted", "refined", "not"],
+        [lost, k < 0.5, k <= 0.7, refined_k <= 0.7, ~np.isnan(refined_k)],
+        ["not", "as it is", "reweighted", "refined", "not"],
         "not tried",
     )
     rows = rows.assign(

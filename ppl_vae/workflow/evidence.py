@@ -11,7 +11,6 @@ __all__ = [
 ]
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
 from .posterior import map_draws
+from .weights import average_weight, smoothed_tail_index
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -146,43 +146,6 @@ def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int) -> xr
         coords={"row": range(len(arrays["log_evidence"]))},
         attrs=attrs,
     )
-
-
-def average_weight(log_weight: Tensor) -> dict[str, Tensor]:
-    """What weights of shape ``(draw, row)`` say of each row's log p(x); k is NaN below 30 draws."""
-    log_weight = log_weight.double()
-    size = len(log_weight)
-    total = log_weight.logsumexp(0)
-    share = (log_weight - total).exp()  # (draw, row), sums to one over draws
-    # Var(mean weight) / (mean weight)^2, with the shares' mean being 1 / size.
-    variance = (share - 1 / size).square().sum(0) * size / (size - 1)
-    few = np.full(log_weight.shape[1], np.nan)
-    return {
-        "log_evidence": total - math.log(size),
-        "standard_error": variance.sqrt(),
-        "pareto_k": torch.as_tensor(
-            few if size < 30 else smoothed_tail_index(log_weight.T.cpu().numpy())
-        ),
-        "elbo": log_weight.mean(0),
-    }
-
-
-def smoothed_tail_index(log_weight: np.ndarray) -> np.ndarray:
-    """Pareto k-hat of each row of log-weights, shape ``(row, draw)``.
-
-    Weights that agree within a thousandth of a nat count as equal, and their k is 0: the tail
-    of rounding errors says nothing.
-    """
-    import arviz_stats  # noqa: F401  registers the accessor
-    import xarray as xr
-
-    k = np.zeros(len(log_weight))
-    unequal = np.ptp(log_weight, axis=1) > 1e-3
-    if unequal.any():
-        weights = xr.DataArray(log_weight[unequal][None], dims=("chain", "row", "draw"))
-        # arviz-stats smooths the tail of minus what it is given, as PSIS-LOO needs it.
-        k[unequal] = (-weights).azstats.psislw(dim=["chain", "draw"])[1].values
-    return k
 
 
 def independent_log_prob(decoder: Decoder, train: Tensor, test: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor
 from ..progress import Progress
 from ..renamed import renamed
 from ..vae import VAE
-from .evidence import average_weight, log_evidence
+from .evidence import log_evidence
 from .local_normal import chunks, local_posterior, log_weight
 from .posterior import evaluating, posterior_means
+from .weights import average_weight
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -146,7 +147,8 @@ def active_units(
     vae.check(x, covariates)
     if len(x) < 2:
         raise ValueError("x has 1 row, and a variance over rows needs at least 2; pass more rows")
-    variance = posterior_means(vae, x, covariates).var(axis=0, ddof=1)
+    # Of single precision, squares of an outlier may overflow.
+    variance = posterior_means(vae, x, covariates).astype(np.float64).var(axis=0, ddof=1)
     return xr.Dataset(
         {"variance": ("latent", variance), "active": ("latent", variance > threshold)},
         coords={"latent": range(len(variance))},
