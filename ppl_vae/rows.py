@@ -1,11 +1,312 @@
-"""Rows of data as tensors: what is accepted, and when intensities become numbers or bits."""
+"""Rows of data: what is accepted, and how any number of them becomes batches of tensors."""
 
 from __future__ import annotations
 
-__all__ = ["binarize", "check_rows", "to_float"]
+__all__ = ["Batch", "Rows", "binarize", "check_rows", "rows_within_budget", "to_float"]
 
+import copy
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from .intensities import binarize, to_float
+from .sources import ArrayLike, PackedBits, as_tensor, read, source_of
+
+if TYPE_CHECKING:
+    from .amortized import AmortizedModel
+
+# Entries of data that a chunk may hold for all its draws: about 64 MB in single precision.
+_BUDGET = 2**24
+# Gradients keep about so many times as much.
+_GRADIENT_COPIES = 4
+# Rows that are looked at together where all have to be looked at.
+_CHECKED = 4096
+
+Indices = slice | Tensor | np.ndarray | Sequence[int]
+
+
+def rows_within_budget(
+    event_shape: Sequence[int],
+    num_samples: int = 1,
+    *,
+    gradients: bool = False,
+    chunk_rows: int | None = None,
+) -> int:
+    """How many rows to take at a time, with ``num_samples`` draws of each.
+
+    Parameters
+    ----------
+    event_shape
+        Of a row.
+    num_samples
+        Draws, chains or replicates of a row that are in memory together.
+    gradients
+        Whether gradients with respect to the draws are taken.
+    chunk_rows
+        What the user asked for, which is checked and taken; None chooses.
+
+    Raises
+    ------
+    ValueError
+        If ``chunk_rows`` is below 1.
+
+    Examples
+    --------
+    >>> rows_within_budget((28, 28), 1000)
+    21
+    >>> rows_within_budget((28, 28), 1000, chunk_rows=5)
+    5
+    """
+    if chunk_rows is None:
+        budget = _BUDGET // _GRADIENT_COPIES if gradients else _BUDGET
+        return max(1, budget // (num_samples * prod(event_shape)))
+    if chunk_rows < 1:
+        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
+    return chunk_rows
+
+
+class Batch(NamedTuple):
+    """Some rows as a model reads them: ``x`` (row, *event) and ``covariates`` (row, covariate)."""
+
+    x: Tensor
+    covariates: Tensor | None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The arguments of ``model`` and ``guide``: without covariates where there are none."""
+        return (self.x,) if self.covariates is None else (self.x, self.covariates)
+
+
+class Rows:
+    """Rows of data, with what they are conditional on, wherever they lie.
+
+    A tensor or NumPy array is kept as it is, so that bytes stay a quarter of the memory of numbers;
+    a memory map, a zarr array, or anything else with a shape, a dtype and slicing is read when rows
+    are taken. Rows become floating point, of a model's dtype and on its device, and bits, as they
+    are taken: nothing else needs to know of these.
+
+    Parameters
+    ----------
+    x
+        Shape ``(row, *event)``; or other ``Rows``, which share their data.
+    covariates
+        Shape ``(row, covariate)``, for a conditional model.
+    binarize
+        ``"none"``; ``"static"``, bits drawn once, here, from ``seed``; ``"dynamic"``, bits drawn
+        afresh from torch's global random state whenever rows are taken; ``"threshold"``. See
+        :func:`binarize`.
+    seed
+        For ``"static"``.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is no array.
+    ValueError
+        If ``binarize`` is unknown, or ``covariates`` come with ``Rows`` that have some.
+
+    Examples
+    --------
+    >>> rows = Rows(torch.tensor([[0, 255], [255, 0], [255, 255]], dtype=torch.uint8))
+    >>> [(chunk, batch.x.tolist()) for chunk, batch in rows.chunks(2, like=torch.zeros(()))]
+    [(slice(0, 2, None), [[0.0, 1.0], [1.0, 0.0]]), (slice(2, 3, None), [[1.0, 1.0]])]
+    >>> rows.take([2, 0], like=torch.zeros((), dtype=torch.float64)).x.dtype
+    torch.float64
+    >>> len(rows.shard(1, 2))
+    2
+    """
+
+    def __init__(
+        self,
+        x: Tensor | ArrayLike | Rows,
+        covariates: Tensor | ArrayLike | None = None,
+        *,
+        binarize: str = "none",
+        seed: int = 0,
+    ) -> None:
+        _check_method(binarize)
+        self._binarize = "none"
+        self._covariates: Tensor | None = None
+        self._index: range | Tensor  # which rows of the source these are
+        if isinstance(x, Rows):
+            self._source, self._index = x._source, x._index
+            self._binarize, self._covariates = x._binarize, x._covariates
+        else:
+            self._source = source_of(x)
+            self._index = range(self._source.shape[0] if self._source.shape else 0)
+        if covariates is not None:
+            if self._covariates is not None:
+                raise ValueError("covariates were given twice: the rows have some; leave them out")
+            self._covariates = as_tensor(covariates)
+        if binarize == "static":
+            self._draw_bits(seed)
+        if binarize != "none":
+            self._binarize = binarize
+
+    @classmethod
+    def of(cls, x: Tensor | ArrayLike | Rows, covariates: Tensor | ArrayLike | None = None) -> Rows:
+        """``x`` itself if it is ``Rows``, else rows of it: what a check does at its door."""
+        return x if isinstance(x, Rows) and covariates is None else cls(x, covariates)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return tuple(self._source.shape[1:])
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether there are covariates."""
+        return self._covariates is not None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the data are a tensor, and not read when rows are taken."""
+        return isinstance(self._source, Tensor)
+
+    def take(self, rows: Indices, like: Tensor) -> Batch:
+        """The rows at some indices, in their order, of the dtype and on the device of ``like``."""
+        x, covariates = self._read(rows)
+        # Bytes cross to a device as bytes, a quarter of the numbers.
+        x = to_float(x.to(like.device), like.dtype)
+        if self._binarize in ("dynamic", "threshold"):
+            x = binarize(x, self._binarize)
+        return Batch(x, None if covariates is None else covariates.to(like))
+
+    def chunks(self, size: int, like: Tensor) -> Iterator[tuple[slice, Batch]]:
+        """All rows, ``size`` at a time: which they are, and what :meth:`take` makes of them."""
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self.take(rows, like)
+
+    def select(self, rows: Indices) -> Rows:
+        """Rows at some indices, as ``Rows`` of the same data."""
+        chosen = copy.copy(self)
+        chosen._index = self._positions(rows)
+        return chosen
+
+    def shard(self, rank: int, world: int) -> Rows:
+        """The share of one of ``world`` processes: neighboring rows, as many for each, or one more.
+
+        Together the shards are all rows in order: ``rows.span(rank, world)`` says which.
+
+        Raises
+        ------
+        ValueError
+            If ``rank`` is not in 0, ..., ``world`` - 1.
+        """
+        return self.select(self.span(rank, world))
+
+    def span(self, rank: int, world: int) -> slice:
+        """Where :meth:`shard` lies among all rows, such as for the region of a zarr store."""
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank} of {world}; pass a number from 0 to {world - 1}")
+        return slice(len(self) * rank // world, len(self) * (rank + 1) // world)
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on a device, as bytes where they are bytes, if they are in memory."""
+        moved = copy.copy(self)
+        if isinstance(self._source, Tensor):
+            moved._source = self._source.to(device)
+        if self._covariates is not None:
+            moved._covariates = self._covariates.to(device)
+        return moved
+
+    def numbers(self) -> np.ndarray:
+        """All rows in memory, ``(row, *event)``, floating point in the precision that they have."""
+        (first, _), dtype = self._read(slice(0, 1)), torch.get_default_dtype()
+        like = torch.empty((), dtype=first.dtype if first.is_floating_point() else dtype)
+        return self.take(slice(None), like).x.numpy()
+
+    def check(self, model: AmortizedModel, *, name: str = "x") -> None:
+        """Refuse rows that ``model`` does not describe, with what to do about it.
+
+        Data that are read when rows are taken are looked at some rows at a time, and an error then
+        speaks of these: ``x[4096:8192]``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`AmortizedModel.check` does, of what the model will see.
+        """
+        if self._covariates is not None and len(self._covariates) != self._source.shape[0]:
+            raise ValueError(
+                f"{name} and covariates disagree on the number of rows: {self._source.shape[0]} "
+                f"and {len(self._covariates)}; pass one row of covariates for each row of {name}"
+            )
+        if self.in_memory:
+            x, covariates = self._read(slice(None))
+            if self._binarize == "none":
+                model.check(x, covariates, name=name)
+                return
+            if self._binarize != "static":
+                check_rows(x, name)
+        starts = range(0, max(1, len(self)), _CHECKED)
+        chunks = [slice(i, min(i + _CHECKED, len(self))) for i in starts]
+        first, _ = self._read(chunks[0])
+        # Some images may be black. That all are says that these are no intensities.
+        if first.dtype == torch.uint8 and not any((self._read(c)[0] > 1).any() for c in chunks):
+            check_rows(first, name)
+        for rows in chunks:
+            x, covariates = self._read(rows)
+            x = to_float(x, None if x.is_floating_point() else torch.get_default_dtype())
+            if self._binarize in ("dynamic", "threshold"):
+                x = binarize(x, "threshold")
+            of = name if self.in_memory or len(chunks) == 1 else f"{name}[{rows.start}:{rows.stop}]"
+            model.check(x, covariates, name=of)
+
+    def _positions(self, rows: Indices) -> range | Tensor:
+        """Where the source holds some rows."""
+        if isinstance(rows, slice):
+            return self._index[rows]
+        chosen = torch.as_tensor(rows)
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero().flatten()
+        if isinstance(self._index, range):
+            start, step = self._index.start, self._index.step
+            return chosen if (start, step) == (0, 1) else start + step * chosen
+        return self._index[chosen.to(self._index.device)]
+
+    def _read(self, rows: Indices) -> tuple[Tensor, Tensor | None]:
+        """Rows and their covariates as the source has them."""
+        at = self._at(rows)
+        given = self._covariates
+        return read(self._source, at), None if given is None else read(given, at)
+
+    def _at(self, rows: Indices) -> slice | Tensor:
+        at = self._positions(rows)
+        if isinstance(at, Tensor):
+            return at
+        return slice(at.start, at.stop, at.step) if at.step > 0 else torch.tensor(at)
+
+    def _draw_bits(self, seed: int) -> None:
+        """Draw bits of these rows once, in their order; they take the place of the source."""
+        every = slice(None)
+        if isinstance(self._source, Tensor):
+            x, self._covariates = self._read(every)
+            bits = binarize(x, "static", seed=seed)
+            missing = x.is_floating_point() and bool(bits.isnan().any())
+            self._source = bits if missing else bits.bool()
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            source = PackedBits(
+                binarize(self._read(slice(start, start + _CHECKED))[0], "static", seed=generator)
+                for start in range(0, max(1, len(self)), _CHECKED)
+            )
+            if self._covariates is not None:
+                self._covariates = read(self._covariates, self._at(every))
+            self._source = source
+        self._index = range(self._source.shape[0])
+
+
+def _check_method(method: str) -> None:
+    binarize(torch.empty(0), method)
 
 
 def check_rows(x: Tensor, name: str = "x") -> None:
@@ -62,99 +363,3 @@ def check_rows(x: Tensor, name: str = "x") -> None:
                 f"{name} has no observed entry in {len(empty)} rows, such as {empty[:10]}; "
                 "drop these rows"
             )
-
-
-def to_float(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Intensities 0 to 255 as numbers in [0, 1]; floating point as it is, or as ``dtype``.
-
-    Images stay uint8, a quarter of the memory, until they are a batch.
-
-    Examples
-    --------
-    >>> to_float(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
-    tensor([[0.0000, 0.2000, 1.0000]])
-    """
-    if x.dtype == torch.uint8:
-        return x.to(dtype or torch.get_default_dtype()) / 255
-    return x if dtype is None else x.to(dtype)
-
-
-def binarize(
-    x: Tensor,
-    method: str,
-    *,
-    seed: int | None = None,
-) -> Tensor:
-    """Turn intensities into zeros and ones.
-
-    Missing entries stay NaN. With uint8 there is nothing to check, and "dynamic" draws whole
-    bytes, in which P(1) = x / 255 is exact, faster than floats; so pass batches as uint8.
-
-    Parameters
-    ----------
-    x
-        Any shape: uint8 in 0 to 255, or numbers in [0, 1].
-    method
-        "none" is ``to_float``; "static" draws from Bernoulli(x), the same for the same seed
-        (Salakhutdinov and Murray, 2008); "dynamic" draws afresh at each call from torch's global
-        random state; "threshold" is x > 0.5.
-    seed
-        For "static" only, where it defaults to 0; the global random state is left alone.
-
-    Returns
-    -------
-    Shape of ``x``; its dtype if that is floating point, else the default one.
-
-    Raises
-    ------
-    ValueError
-        ``method`` is unknown, ``x`` leaves [0, 1], or a seed is given to "dynamic".
-
-    Examples
-    --------
-    >>> binarize(torch.tensor([0.0, 0.4, 0.6, 1.0]), "threshold")
-    tensor([0., 0., 1., 1.])
-    """
-    methods = ("none", "static", "dynamic", "threshold")
-    if method not in methods:
-        raise ValueError(f"method is {method!r}; accepted are {', '.join(methods)}")
-    if method == "dynamic" and seed is not None:
-        raise ValueError(
-            f"seed={seed} was given to method='dynamic', which draws from torch's global random "
-            "state; leave seed out, or use method='static'"
-        )
-    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-    if method == "none":
-        return to_float(x, dtype)
-    if method == "dynamic" and x.dtype == torch.uint8:
-        # 0 to 254 leaves 255 values, of which x lie below x.
-        return (torch.randint_like(x, 0, 255) < x).to(dtype)
-
-    p = to_float(x, dtype)
-    missing = x.dtype != torch.uint8 and _check_unit_interval(p)
-    if method == "threshold":
-        ones = p > 0.5
-    elif method == "dynamic":
-        ones = torch.rand_like(p) < p
-    else:
-        # Drawn on the CPU, so that a seed means the same on every device.
-        generator = torch.Generator().manual_seed(0 if seed is None else seed)
-        ones = torch.rand(p.shape, generator=generator, dtype=dtype).to(p.device) < p
-    return torch.where(p.isnan(), p, ones.to(dtype)) if missing else ones.to(dtype)
-
-
-def _check_unit_interval(x: Tensor) -> bool:
-    """Whether ``x`` has missing entries; an error if any other entry leaves [0, 1]."""
-    if x.numel() == 0:
-        return False
-    low, high = (end.item() for end in torch.aminmax(x))  # NaN if any entry is
-    missing = low != low
-    if missing:
-        present = x[~x.isnan()]
-        low, high = (end.item() for end in torch.aminmax(present)) if len(present) else (0.0, 1.0)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"x ranges from {low:g} to {high:g}, but its entries are probabilities in [0, 1]; "
-            "pass intensities 0..255 as uint8, rescale x, or use method='none'"
-        )
-    return missing

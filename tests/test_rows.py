@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppl_vae.rows import binarize, check_rows, to_float
+from ppl_vae import VAE, VAEConfig
+from ppl_vae.rows import Rows, binarize, check_rows, rows_within_budget, to_float
+from ppl_vae.sink import MemorySink
 
 NAN, INF = float("nan"), float("inf")
 
@@ -210,3 +212,178 @@ def test_unknown_method_lists_the_accepted() -> None:
 def test_dynamic_takes_no_seed() -> None:
     with pytest.raises(ValueError, match="seed=0 was given to method='dynamic'"):
         binarize(PIXELS, "dynamic", seed=0)
+
+
+LIKE = torch.zeros((), dtype=torch.float64)
+BYTES = (torch.arange(60, dtype=torch.uint8) * 4).reshape(10, 3, 2)
+
+
+class Store:
+    """As a zarr array: no tensor, and read by slices alone."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape, self.dtype, self._array = array.shape, array.dtype, array
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        assert isinstance(rows, slice)
+        return self._array[rows]
+
+
+def sources(x: Tensor, folder: Any) -> dict[str, Any]:
+    array = x.numpy().copy()
+    mapped = np.memmap(folder / "x", array.dtype, "w+", shape=array.shape)
+    mapped[:] = array
+    np.save(folder / "x.npy", array)
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    return {
+        "tensor": x,
+        "array": array,
+        "read only": read_only,
+        "backwards": array[::-1].copy()[::-1],
+        "other byte order": array.astype(array.dtype.newbyteorder(">")),
+        "memory map": mapped,
+        "npy": np.load(folder / "x.npy", mmap_mode="r"),
+        "store": Store(array),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float64])
+@pytest.mark.parametrize("method", ["none", "static", "threshold"])
+def test_rows_are_the_same_wherever_they_lie(tmp_path: Any, dtype: Any, method: str) -> None:
+    x = BYTES if dtype == torch.uint8 else to_float(BYTES, dtype)
+    if dtype == torch.float64:
+        x[3, 1, 1] = NAN
+    expected = binarize(x, method, seed=5 if method == "static" else None).to(LIKE)
+    if method == "none":
+        expected = to_float(x, torch.float64)
+    order = torch.tensor([7, 3, 3, 0])
+    for kind, source in sources(x, tmp_path).items():
+        rows = Rows(source, torch.arange(10.0)[:, None], binarize=method, seed=5)
+        assert (len(rows), rows.event_shape) == (10, (3, 2)), kind
+        for chosen in (slice(0, 10), slice(2, 5), order, order.numpy(), [7, 3, 3, 0]):
+            batch = rows.take(chosen, LIKE)
+            index = order if not isinstance(chosen, slice) else chosen
+            torch.testing.assert_close(batch.x, expected[index], equal_nan=True, msg=kind)
+            assert batch.covariates is not None
+            assert torch.equal(batch.covariates[:, 0], torch.arange(10.0).to(LIKE)[index]), kind
+        chunks = list(rows.chunks(4, LIKE))
+        assert [c for c, _ in chunks] == [slice(0, 4), slice(4, 8), slice(8, 10)]
+        whole = torch.cat([batch.x for _, batch in chunks])
+        torch.testing.assert_close(whole, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["none", "static"])
+def test_shards_are_all_rows_once_and_in_order(tmp_path: Any, method: str) -> None:
+    for kind, source in sources(BYTES, tmp_path).items():
+        rows = Rows(source, binarize=method)
+        shards = [rows.shard(rank, 4) for rank in range(4)]
+        assert sorted(map(len, shards)) == [2, 2, 3, 3], kind
+        parts = torch.cat([shard.take(slice(None), LIKE).x for shard in shards])
+        assert torch.equal(parts, rows.take(slice(None), LIKE).x), kind
+        sink = MemorySink(len(rows))
+        for rank, shard in reversed(list(enumerate(shards))):
+            sink.write("x", rows.span(rank, 4), shard.numbers())
+        np.testing.assert_array_equal(sink.arrays()["x"], rows.numbers())
+    with pytest.raises(ValueError, match="rank is 4 of 4; pass a number from 0 to 3"):
+        rows.shard(4, 4)
+
+
+def test_rows_of_rows_of_rows(tmp_path: Any) -> None:
+    order = torch.tensor([9, 2, 5, 4])
+    covariates = torch.arange(10.0)[:, None]
+    for kind, source in sources(BYTES, tmp_path).items():
+        rows = Rows(source, covariates)
+        for chosen, index in (
+            (rows.select(order).select(slice(1, 3)), [2, 5]),
+            (rows.select(slice(2, 10, 2)).select([0, 3]), [2, 8]),
+            (rows.select(slice(1, None)).shard(1, 3), [4, 5, 6]),
+            (rows.select(np.arange(10) > 7), [8, 9]),
+            (rows.select(slice(None, None, -1)).select(slice(2)), [9, 8]),
+        ):
+            batch = Rows(chosen).take(slice(None), LIKE)
+            assert torch.equal(batch.x, to_float(BYTES, torch.float64)[index]), kind
+            assert batch.covariates is not None
+            assert batch.covariates.flatten().tolist() == index
+
+
+def test_static_bits_of_a_selection_are_drawn_in_its_order() -> None:
+    order = torch.tensor([9, 2, 5, 4])
+    rows = Rows(Rows(BYTES, binarize="dynamic").select(order), binarize="static", seed=3)
+    assert torch.equal(
+        rows.take(slice(None), torch.zeros(())).x, binarize(BYTES[order], "static", seed=3)
+    )
+
+
+def test_dynamic_bits_follow_the_global_seed() -> None:
+    rows = Rows(BYTES, binarize="dynamic")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        one, two = (rows.take(slice(None), LIKE).x for _ in range(2))
+        torch.manual_seed(1)
+        assert torch.equal(rows.take(slice(None), LIKE).x, one)
+    assert not torch.equal(one, two)
+
+
+def test_bytes_stay_bytes_until_a_batch() -> None:
+    rows = Rows(BYTES)
+    assert rows._source is BYTES
+    assert rows.take(slice(0, 2), torch.zeros((), dtype=torch.float16)).x.dtype == torch.float16
+    assert Rows(BYTES, binarize="static")._source.dtype == torch.bool
+
+
+def test_a_batch_is_the_arguments_of_a_program() -> None:
+    assert len(Rows(BYTES).take([1], LIKE).inputs) == 1
+    x, covariates = Rows(BYTES, torch.ones(10, 2)).take([1], LIKE).inputs
+    assert (x.shape, covariates.shape) == ((1, 3, 2), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Rows([[1.0]]), TypeError, "x is a list; pass a torch.Tensor"),
+        (lambda: Rows(BYTES, binarize="otsu"), ValueError, "'otsu'; accepted are none"),
+        (
+            lambda: Rows(Rows(BYTES, torch.ones(10, 1)), torch.ones(10, 1)),
+            ValueError,
+            "covariates were given twice",
+        ),
+    ],
+)
+def test_what_are_no_rows(make: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("method", ["none", "static", "threshold", "dynamic"])
+def test_rows_are_checked_wherever_they_lie(tmp_path: Any, monkeypatch: Any, method: str) -> None:
+    monkeypatch.setattr("ppl_vae.rows._CHECKED", 4)
+    vae = VAE.from_config(VAEConfig(event_shape=(3, 2), latent_dim=2, hidden=(4,)))
+    black = BYTES * (torch.arange(10) == 9)[:, None, None]
+    for kind, source in sources(black, tmp_path).items():
+        rows = Rows(source, binarize=method)
+        if method == "none":
+            with pytest.raises(ValueError, match="BernoulliDecoder accepts"):
+                rows.check(vae)
+        else:
+            rows.check(vae)
+        with pytest.raises(ValueError, match=r"x and covariates disagree .* 10 and 9; pass"):
+            Rows(source, torch.ones(9, 1)).check(vae)
+        assert kind
+    if method in ("none", "threshold"):
+        for source in sources(torch.ones(10, 3, 2, dtype=torch.uint8), tmp_path).values():
+            with pytest.raises(ValueError, match=r"x is uint8, .*but none is above 1"):
+                Rows(source, binarize=method).check(vae)
+    infinite = torch.zeros(10, 3, 2)
+    infinite[6, 0, 0] = INF
+    with pytest.raises(ValueError, match=r"x\[4:8\] has infinite values, the first in row 2"):
+        Rows(Store(infinite.numpy())).check(vae)
+
+
+def test_the_budget_bounds_rows_at_a_time() -> None:
+    assert (
+        rows_within_budget((64,), 1000) == 4 * rows_within_budget((64,), 1000, gradients=True) + 2
+    )
+    assert rows_within_budget((10**6,), 10**6) == 1
+    with pytest.raises(ValueError, match="chunk_rows is 0; pass at least 1, or None to choose"):
+        rows_within_budget((64,), chunk_rows=0)

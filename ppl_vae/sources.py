@@ -1,0 +1,117 @@
+"""What rows are read from: tensors, arrays of NumPy and zarr, memory maps, and packed bits."""
+
+from __future__ import annotations
+
+__all__ = ["ArrayLike", "PackedBits", "as_tensor", "read", "source_of"]
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class ArrayLike(Protocol):
+    """What rows may be read from: a NumPy array, a memory map, a zarr array."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+def source_of(x: Any) -> Tensor | ArrayLike:
+    """``x`` as a tensor if it is in memory, else as it is, to be read when rows are taken.
+
+    Raises
+    ------
+    TypeError
+        If it has no shape, dtype and slicing.
+
+    Examples
+    --------
+    >>> source_of(np.ones((3, 2))).dtype
+    torch.float64
+    """
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
+        return as_tensor(x)
+    if all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")):
+        return x
+    raise TypeError(
+        f"x is a {type(x).__name__}; pass a torch.Tensor, such as torch.as_tensor(x), or an array "
+        "of NumPy or zarr"
+    )
+
+
+def as_tensor(array: Any) -> Tensor:
+    """An array as a tensor of the same numbers, which shares its memory where torch can."""
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    # torch knows neither other byte orders, nor steps backwards, nor memory that must not change.
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
+    """Rows of a source by a slice or by indices ``(row,)``, as it has them."""
+    if isinstance(source, Tensor):
+        if isinstance(rows, slice):
+            return source[rows]
+        # Several times as fast as indexing, which goes by entries.
+        return source.index_select(0, rows.to(source.device))
+    if isinstance(rows, slice):
+        return as_tensor(source[rows])
+    # Stores are read in order and each row once: some accept nothing else.
+    wanted, back = np.unique(rows.cpu().numpy(), return_inverse=True)
+    if isinstance(source, (np.ndarray, PackedBits)):
+        found = source[wanted]
+    elif hasattr(source, "oindex"):
+        found = source.oindex[wanted]
+    else:
+        found = np.concatenate([np.asarray(source[i : i + 1]) for i in wanted.tolist()])
+    return as_tensor(np.asarray(found)[back])
+
+
+class PackedBits:
+    """Zeros and ones in the memory of an eighth of their bytes, some of which may be missing.
+
+    Parameters
+    ----------
+    bits
+        Blocks of rows, ``(row, *event)``, of zeros, ones and NaN.
+
+    Examples
+    --------
+    >>> bits = PackedBits([torch.tensor([[0.0, 1.0, 1.0]]), torch.tensor([[1.0, 0.0, 0.0]])])
+    >>> bits.shape, bits[1:2].tolist()
+    ((2, 3), [[True, False, False]])
+    """
+
+    def __init__(self, bits: Iterable[Tensor]) -> None:
+        ones, missing, gaps = [], [], False
+        for block in bits:
+            event = tuple(block.shape[1:])
+            flat = block.flatten(1).cpu()
+            ones.append(np.packbits((flat == 1).numpy(), axis=1))
+            missing.append(np.packbits(flat.isnan().numpy(), axis=1))
+            gaps = gaps or bool(missing[-1].any())
+        self._ones = np.concatenate(ones)
+        self._missing = np.concatenate(missing) if gaps else None
+        self.shape = (len(self._ones), *event)
+        self.dtype = np.dtype(np.float32 if gaps else bool)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        bits = self._unpacked(self._ones[rows])
+        if self._missing is None:
+            return bits
+        return np.where(self._unpacked(self._missing[rows]), np.float32(np.nan), bits)
+
+    def _unpacked(self, packed: np.ndarray) -> np.ndarray:
+        event = self.shape[1:]
+        bits = np.unpackbits(packed, axis=1, count=prod(event)).astype(bool)
+        return bits.reshape(-1, *event)
