@@ -4,16 +4,22 @@ from __future__ import annotations
 
 __all__ = ["isolated", "seeded"]
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyro
 import torch
 
+# Random state, param store and validation flag are the process's: threads take turns.
+_TURN = threading.RLock()
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside, and give torch's random state back as it was.
+
+    Another thread that draws from a seed waits meanwhile, so that each gets what it would alone.
 
     Raises
     ------
@@ -32,7 +38,7 @@ def seeded(seed: int) -> Iterator[None]:
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed is {seed!r}; pass a whole number of at least 0, such as seed=0")
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _TURN, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 

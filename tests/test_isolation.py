@@ -1,9 +1,13 @@
 """Leave the world as it was found."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pyro
 import pytest
 import torch
+from pyro.infer import trace_elbo
 
+from ppl_vae import VAE, VAEConfig, fit, sample_posterior
 from ppl_vae.isolation import isolated, seeded
 
 
@@ -29,3 +33,23 @@ def test_everything_comes_back_also_after_an_error():
 def test_bad_seed(seed):
     with pytest.raises(ValueError, match="pass a whole number of at least 0"), seeded(seed):
         pass
+
+
+def test_threads_take_turns():
+    """Fits and draws in several threads are those of each alone, and leave the globals be."""
+    x = (torch.rand(64, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+
+    def work(seed):
+        vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)), seed=seed)
+        result = fit(vae, x, epochs=3, batch_size=8, engine="graph", seed=seed, progress=False)
+        draws = sample_posterior(vae, x, num_samples=5, seed=seed)
+        return [*result.history.train_loss.values, *draws.z.values.flatten()]
+
+    alone = [work(seed) for seed in range(3)]
+    torch.manual_seed(3)
+    before = torch.get_rng_state(), trace_elbo.torch_item
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(work, range(3)))
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert trace_elbo.torch_item is before[1]

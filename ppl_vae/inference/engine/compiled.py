@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"]
 
-import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,13 +18,19 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .recording import Recording, RecordingError, first_line, kept
+from .cuda import kept
+from .recording import Recording, RecordingError, first_line, random_state_kept
+from .watch import Watch
 
 # Replays of a program before it is compiled, so that rare shapes (the last batch of an epoch) are
 # not: to compile takes seconds, and replaying uncompiled is most of the gain.
 _REPLAYS = 10
 # Recordings that one objective keeps; more mean that something else than tensors keeps changing.
 _MOST = 32
+# Changes from one step to the next after which a program runs eagerly for good.
+_CHANGES = 8
+# Steps between two comparisons with the program as it stands, at most; before, each power of two.
+_COMPARE = 1024
 
 
 def _leaves(loss: Tensor) -> list[Tensor]:
@@ -68,67 +74,93 @@ class _Replay:
 
 
 class _Program:
-    """A model and a guide with arguments of one kind: what they depend on, and its replays."""
+    """A model and a guide with arguments of one kind: what they can see, and their replays."""
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
-        self.replays: dict[Any, _Replay | RecordingError | None] = {}
-        seen = [*_visible(model), *_visible(guide)]
-        self.modules = {id(value): value for value in seen if isinstance(value, nn.Module)}
+    def __init__(self, **roots: Any) -> None:
+        self.roots = roots
+        self.called: dict[str, nn.Module] = {}
+        self.replays: list[tuple[Watch, Any, _Replay]] = []
+        self.seen: tuple[Watch, Any] | None = None
+        self.changes = 0
+        self.reason: str | None = None
 
-    def state(self) -> Any:
-        """What a replay depends on besides its inputs, as far as it may change."""
-        modules = tuple(
-            (
-                module.training,
-                *map(id, module._modules.values()),
-                *map(_identity, module._parameters.values()),
-                *map(_identity, module._buffers.values()),
+    def replay(self) -> _Replay | None:
+        """A replay of the program as it is now."""
+        store = _store()
+        for watch, params, replay in reversed(self.replays):
+            if params == store and watch.changed() is None:
+                return replay
+        return None
+
+    def ready(self) -> bool:
+        """Whether the last eager run was of the program as it is now, so that recording pays."""
+        if self.seen is None:
+            return False
+        watch, params = self.seen
+        name = watch.changed()
+        if name is None and params == _store():
+            return True
+        self.changes += 1
+        if self.changes > _CHANGES:
+            self.reason = (
+                f"{name or 'the param store'} changes between steps; pass it as an argument"
             )
-            for module in self.modules.values()
-        )
-        named = pyro.get_param_store().named_parameters()
-        return modules, tuple((name, _identity(value)) for name, value in named)
+        return False
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """See which modules an eager run calls; the next one like it is recorded."""
 
         def add(module: nn.Module, _: Any) -> None:
-            self.modules[id(module)] = module
+            self.called.setdefault(f"{type(module).__name__}_{id(module)}", module)
 
         hook = nn.modules.module.register_module_forward_pre_hook(add)
         try:
             yield
         finally:
             hook.remove()
-        self.replays[self.state()] = None
+        self.seen = Watch(**self.roots, **self.called), _store()
 
     def record(self, loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> _Replay:
         """Run the loss once more to record it, and undo what that changed."""
-        with kept(b for m in self.modules.values() for b in m._buffers.values() if b is not None):
-            return _Replay(loss, inputs)
+        assert self.seen is not None
+        watch, params = self.seen
+        with kept(t for t in watch.tensors if not t.requires_grad), watch.unchanged():
+            replay = _Replay(loss, inputs)
+        del self.replays[: len(self.replays) - _MOST + 1]
+        self.replays.append((watch, params, replay))
+        return replay
 
 
-def _identity(tensor: Tensor | None) -> Any:
-    """What must not change of a tensor that a replay reads; its values may."""
-    return None if tensor is None else (id(tensor), tensor.requires_grad, tensor.dtype)
-
-
-def _visible(function: Any) -> list[Any]:
-    """The objects that a function can see: itself, what it is bound to, closures and globals."""
-    found = [function, getattr(function, "__self__", None)]
-    function = getattr(function, "__func__", function)
-    if inspect.isfunction(function):
-        names = inspect.getclosurevars(function)
-        found += [*names.nonlocals.values(), *names.globals.values()]
-    return found
+def _store() -> Any:
+    """What must not change of the param store; the values of parameters may."""
+    named = pyro.get_param_store().named_parameters()
+    return tuple((name, id(value), value.requires_grad, value.dtype) for name, value in named)
 
 
 def _kind(value: Any) -> Any:
-    """What must not change of an argument: the layout of a tensor, and all of anything else."""
+    """What must not change of an argument: a tensor's layout, any other argument's value."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     return type(value), value
+
+
+def _difference(
+    replay: _Replay, loss: Callable[..., Tensor], inputs: Sequence[Tensor]
+) -> str | None:
+    """What is wrong with a replay, by its loss and the program's on the same draws."""
+    with torch.no_grad(), kept(replay.recording.captured):
+        with random_state_kept():
+            expected = float(loss(*inputs))
+        with random_state_kept():
+            found = float(replay.recording(*inputs)[0])
+    if found != found or math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2):
+        return None
+    return (
+        f"a replayed loss is {found:.6g} where the program says {expected:.6g}, so that it reads "
+        "something that changes and cannot be watched, such as a file or an iterator; of the "
+        f"{replay.calls} steps replayed, some were those of before"
+    )
 
 
 class _Replayed(torch.autograd.Function):
@@ -149,6 +181,8 @@ class _Compiled:
     """What makes a compiled objective of one of Pyro's."""
 
     num_particles: int
+    # Own notes, which a watch of the objective leaves out.
+    _unwatched = frozenset({"_programs", "_said"})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -204,29 +238,30 @@ class _Compiled:
                     f"there were {_MOST} kinds of arguments before this one; pass what changes "
                     "between steps as tensors, of few shapes"
                 )
-            program = self._programs[key] = _Program(model, guide)
-        state = program.state()
-        if state not in program.replays:
-            while len(program.replays) >= _MOST:
-                del program.replays[next(iter(program.replays))]
-            return program.watched()
-        replay = program.replays[state]
+            program = self._programs[key] = _Program(model=model, guide=guide, objective=self)
+        if program.reason is not None:
+            return self._eagerly(program.reason)
+
+        def of_inputs(*inputs: Tensor) -> Tensor:
+            left = iter(inputs)
+            given = [next(left) if isinstance(value, Tensor) else value for value in values]
+            args, kwargs = pytree.tree_unflatten(given, structure)
+            return loss(model, guide, *args, **kwargs)
+
+        replay = program.replay()
         if replay is None:
-
-            def of_inputs(*inputs: Tensor) -> Tensor:
-                left = iter(inputs)
-                given = [next(left) if isinstance(value, Tensor) else value for value in values]
-                args, kwargs = pytree.tree_unflatten(given, structure)
-                return loss(model, guide, *args, **kwargs)
-
+            if not program.ready():
+                return program.watched()
             try:
                 replay = program.record(of_inputs, inputs)
             except RecordingError as error:
-                replay = error
-            program.replays[state] = replay
-        if isinstance(replay, RecordingError):
-            return self._eagerly(str(replay))
+                program.reason = str(error)
+                return self._eagerly(program.reason)
         replay.calls += 1
+        if replay.calls % _COMPARE == 0 or replay.calls & (replay.calls - 1) == 0:
+            program.reason = _difference(replay, of_inputs, inputs)
+            if program.reason is not None:
+                return self._eagerly(program.reason)
         if replay.calls == _REPLAYS:
             try:
                 replay.recording.compile(*inputs)

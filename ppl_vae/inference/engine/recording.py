@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "LARGE_PRODUCT",
-    "Recording",
-    "RecordingError",
-    "first_line",
-    "kept",
-]
+__all__ = ["Recording", "RecordingError", "first_line", "random_state_kept"]
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -22,14 +16,10 @@ import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor
 
+from .cuda import launched_at_once
 from .processor import map_constants, reuse_freed_memory
-
-# Multiplications from which a matrix product is worth oneDNN's 15 microseconds.
-LARGE_PRODUCT = 2**21
-
-
-class RecordingError(RuntimeError):
-    """A function cannot be recorded: what it does depends on the values of its tensors."""
+from .rewrites import LINEAR, draw_at_once, multiply_by_onednn
+from .values import RecordingError, refuse_shapes_by_value, refused_values
 
 
 class Recording:
@@ -71,17 +61,24 @@ class Recording:
 
         reuse_freed_memory()
         map_constants()
-        with _random_state_kept(), _recordable():
+
+        def watched(*inputs: Tensor) -> list[Tensor]:
+            with refused_values():
+                return function(*inputs)
+
+        with random_state_kept(), _recordable():
             try:
-                module = make_fx(function)(*inputs)
-            except RecordingError:
-                raise
+                module = make_fx(watched)(*inputs)
+            except RecordingError as error:
+                # Pyro adds the shapes of the program so far, in many lines.
+                raise RecordingError(str(error).partition("\n")[0]) from error
             except Exception as error:
                 raise RecordingError(first_line(error)) from error
+        refuse_shapes_by_value(module)
         self.captured = _lift(module)
         if all(tensor.device.type == "cpu" for tensor in [*inputs, *self.captured]):
-            _multiply_by_onednn(module)
-        _draw_at_once(module)
+            multiply_by_onednn(module)
+        draw_at_once(module)
         self._module = module
         self._run: Callable[..., Sequence[Tensor]] = module.forward
 
@@ -116,52 +113,25 @@ class Recording:
             "size_asserts": False,
             "alignment_asserts": False,
         }
-        if _LINEAR is not None and self._module.graph.find_nodes(
-            op="call_function", target=_LINEAR.default
+        if LINEAR is not None and self._module.graph.find_nodes(
+            op="call_function", target=LINEAR.default
         ):
             # The compiler's patterns for it are for weights that never change.
             options["pattern_matcher"] = False
         with (
             torch.no_grad(),
             _quiet(),
-            _random_state_kept(),
+            random_state_kept(),
             config.patch(options),
             mock.patch.dict(lowering.lowerings),
         ):
-            # Nor what it makes of the operation itself: call it as it is.
-            if _LINEAR is not None:
-                lowering.lowerings.pop(_LINEAR.default, None)
+            # The compiler would take oneDNN's product apart; without a lowering it calls it.
+            if LINEAR is not None:
+                lowering.lowerings.pop(LINEAR.default, None)
             run: Callable[..., Sequence[Tensor]] = compile_fx(self._module, examples)  # type: ignore[assignment]
             if cuda_graph and all(tensor.is_cuda for tensor in examples):
-                run = _launched_at_once(run, inputs, self.captured)
+                run = launched_at_once(run, inputs, self.captured)
         self._run = run
-
-
-def _launched_at_once(
-    run: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], captured: Sequence[Tensor]
-) -> Callable[..., Sequence[Tensor]]:
-    """The kernels of a call as one CUDA graph.
-
-    Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
-    """
-    held = [tensor.clone() for tensor in inputs]
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side), kept(captured):
-        for _ in range(3):
-            run(*held, *captured)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = run(*held, *captured)
-
-    def replay(*values: Tensor) -> Sequence[Tensor]:
-        for tensor, value in zip(held, values[: len(held)], strict=True):
-            tensor.copy_(value)
-        graph.replay()
-        return outputs
-
-    return replay
 
 
 def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
@@ -188,73 +158,6 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
     return captured
 
 
-# oneDNN's product x w^T + b, where this PyTorch has it.
-_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-
-
-def _multiply_by_onednn(module: torch.fx.GraphModule) -> None:
-    """Let oneDNN take the larger matrix products in single precision; for graphs on a CPU.
-
-    PyTorch gives them to MKL, which on an AMD processor leaves half of its vector units idle.
-    """
-    if _LINEAR is None or not torch.backends.mkldnn.is_available():
-        return
-    graph = module.graph
-    for kind in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
-        for node in graph.find_nodes(op="call_function", target=kind):
-            *bias, left, right = node.args
-            one, other = left.meta["val"], right.meta["val"]
-            large = one.numel() * other.shape[1] >= LARGE_PRODUCT
-            plain = not node.kwargs and all(b.meta["val"].dim() == 1 for b in bias)
-            if not (large and plain and one.dtype == torch.float32):
-                continue
-            with graph.inserting_before(node):
-                if not one.is_contiguous():  # it would be copied anyway, but by itself
-                    left = graph.call_function(
-                        torch.ops.aten.clone.default,
-                        (left,),
-                        {"memory_format": torch.contiguous_format},
-                    )
-                    left.meta["val"] = one.contiguous()
-                weight = graph.call_function(torch.ops.aten.t.default, (right,))
-                weight.meta["val"] = other.t()
-                made = graph.call_function(
-                    _LINEAR.default, (left, weight, *(bias or [None]), "none", [], "")
-                )
-            made.meta = node.meta
-            node.replace_all_uses_with(made)
-            graph.erase_node(node)
-    module.recompile()
-
-
-def _draw_at_once(module: torch.fx.GraphModule) -> None:
-    """Draw standard normals as such: filling memory with them is compiled to more copies."""
-    graph, aten = module.graph, torch.ops.aten
-    for node in graph.find_nodes(op="call_function", target=aten.normal_.default):
-        empty, *rest = node.args
-        if rest or node.kwargs or empty.target != aten.empty.memory_format or len(empty.users) > 1:
-            continue
-        with graph.inserting_before(node):
-            drawn = graph.call_function(aten.randn.default, empty.args, empty.kwargs)
-        drawn.meta = node.meta
-        node.replace_all_uses_with(drawn)
-        graph.erase_node(node)
-        graph.erase_node(empty)
-    module.recompile()
-
-
-@contextmanager
-def kept(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Give tensors back the values that they had."""
-    pairs = [(tensor, tensor.clone()) for tensor in tensors]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in pairs:
-                tensor.copy_(value)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the compiler's own deprecations, and its search for a GPU, to itself."""
@@ -270,7 +173,8 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
+    """Give torch's random state back as it was."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         yield

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 __all__ = ["ENGINES", "Step", "choose_engine"]
 
+import math
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from .cuda import kept
 from .processor import reuse_freed_memory
-from .recording import Recording, RecordingError, first_line, kept
+from .recording import Recording, RecordingError, first_line, random_state_kept
+from .watch import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -21,6 +24,10 @@ ENGINES = ("auto", "eager", "graph", "compiled")
 # Steps ahead from which "auto" records, which takes about a second and saves one or two
 # milliseconds a step, and compiles, which takes five to ten and saves half of one to one more.
 _GRAPH_PAYS, _COMPILING_PAYS = 1_000, 10_000
+# Recordings of one fit: from then on, what changes would be recorded for too few steps each.
+_MOST = 3
+# Steps between two comparisons with the program as it stands, at most; before, each power of two.
+_COMPARE = 1024
 # Of Adam, as in Kingma & Ba (2015).
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -66,6 +73,8 @@ class Step:
         self.max_gradient_norm = max_gradient_norm
         self.engine = engine
         self.recording: Recording | None = None
+        self.recorded = 0
+        self.replayed = 0
         self.trainable = [p for p in loss.parameters() if p.requires_grad]
         self.first = [torch.zeros_like(p) for p in self.trainable]
         self.second = [torch.zeros_like(p) for p in self.trainable]
@@ -88,8 +97,8 @@ class Step:
         ``whole`` says that this shape of inputs is the one that most steps have.
         """
         self.rate.fill_(learning_rate)
-        if whole and self.recording is None and self.engine != "eager":
-            self._record(inputs)
+        if whole and self.engine != "eager":
+            self._look(inputs)
         if whole and self.recording is not None:
             loss, norm = self.recording(*inputs)
             return loss.clone(), norm.clone()
@@ -109,6 +118,17 @@ class Step:
         with self.fabric.autocast():
             loss = self.module(*inputs)
         return loss.to(torch.promote_types(loss.dtype, torch.float32))
+
+    def roots(self) -> dict[str, Any]:
+        """What the program can see, by the names that messages use."""
+        named = {name: child for name, child in vars(self.module).items() if name[0] != "_"}
+        programs = {
+            name: getattr(child, name)
+            for child in self.module.children()
+            for name in ("model", "guide")
+            if hasattr(child, name)
+        }
+        return {**self.module._modules, **named, **programs}
 
     @torch.no_grad()
     def _descend(self, found: Sequence[Tensor | None], *, fused: bool = True) -> Tensor:
@@ -153,26 +173,72 @@ class Step:
             p.sub_(size * m / (v.sqrt() * unbias + _EPSILON))
         return norm
 
+    def _look(self, inputs: Sequence[Tensor]) -> None:
+        """See to it that a replay of these inputs does what the program would do now."""
+        name = None if self.recording is None else self.watch.changed()
+        if name is not None:
+            self.recording = None
+            if self.recorded == _MOST:
+                self._run_eagerly(
+                    f"{name} changed again after {_MOST} recordings; make it a tensor, whose value "
+                    "a recording reads anew, to have it replayed"
+                )
+        if self.recording is None and self.engine != "eager":
+            self._record(inputs)
+        elif self.recording is not None:
+            self.replayed += 1
+            if self.replayed % _COMPARE == 0 or self.replayed & (self.replayed - 1) == 0:
+                self._compare(inputs)
+
+    def _compare(self, inputs: Sequence[Tensor]) -> None:
+        """Run the program beside its recording, on the same draws, and go by the program."""
+        assert self.recording is not None
+        with torch.no_grad(), kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
+            with random_state_kept():
+                expected = self.loss(*inputs).item()
+            with random_state_kept():
+                found = self.recording(*inputs)[0].item()
+        if not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
+            self.recording = None
+            self._run_eagerly(
+                f"a replayed loss is {found:.6g} where the program says {expected:.6g}, so that it "
+                "reads something that changes and cannot be watched, such as a file or an "
+                f"iterator; of the {self.replayed} steps replayed, some were those of before"
+            )
+
+    def _run_eagerly(self, reason: str) -> None:
+        self.engine = "eager"
+        warnings.warn(f"fit runs eagerly: {reason}", RuntimeWarning, stacklevel=6)
+
     def _record(self, inputs: Sequence[Tensor]) -> None:
         """Record the whole step, or go on eagerly and say why."""
-        compiled = self.engine == "compiled"
+        # What was compiled for some steps is not compiled again for a few more.
+        compiled = self.engine == "compiled" and self.recorded == 0
+        self.recorded += 1
+        self.replayed = 0
         try:
-            self.recording = self._recorded(inputs, fused=not compiled)
+            self.watch = Watch(**self.roots())
+            with self.watch.unchanged():
+                self.recording = self._recorded(inputs, fused=not compiled)
             if compiled:
                 self.recording.compile(*inputs, cuda_graph=True)
         except RecordingError as error:
-            self.engine = "eager"
-            warnings.warn(f"fit runs eagerly: {error}", RuntimeWarning, stacklevel=5)
+            self.recording = None
+            self._run_eagerly(str(error))
         except Exception as error:
             self.recording = self._recorded(inputs, fused=True)
             warnings.warn(
-                f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=5
+                f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=6
             )
 
     def _recorded(self, inputs: Sequence[Tensor], *, fused: bool) -> Recording:
         def step(*inputs: Tensor) -> list[Tensor]:
             loss = self.loss(*inputs)
-            gradients = torch.autograd.grad(loss, self.trainable, allow_unused=True)
+            moved = [p for p in self.trainable if p.requires_grad]
+            found = dict(
+                zip(moved, torch.autograd.grad(loss, moved, allow_unused=True), strict=True)
+            )
+            gradients = [found.get(p) for p in self.trainable]
             return [loss.detach(), self._descend(gradients, fused=fused)]
 
         with kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
