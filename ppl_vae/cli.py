@@ -156,10 +156,9 @@ def fit(
         "validation": validation,
         "num_samples": draws,
     }
-    name = Path(data).stem if Path(data).suffix else Path(data).name
     out, config, result, metrics = _fit(
         out,
-        preset or name,
+        preset or _name_of(data),
         _source(data, data_root, label, drop, image_size),
         preset,
         parts,
@@ -539,7 +538,7 @@ def _fit(
     with warnings.catch_warnings():
         # The stop reason is printed, with the rest.
         warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
-        config, result, metrics = fit_run(
+        out, config, result, metrics = fit_run(
             out,
             data,
             choices=choices | {key: value for key, value in parts.items() if value is not None},
@@ -587,6 +586,12 @@ def _source(
         "drop": drop or (),
         "image_size": image_size,
     }
+
+
+def _name_of(data: str) -> str:
+    """What a run of these data is called: the name of the file or folder, or of the set."""
+    path = Path(data)
+    return path.stem if path.suffix else path.name or path.resolve().name
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["load_tensors", "save_tensors", "written_whole"]
 
+import glob
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Examples
     --------
+    >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with written_whole(folder / "a.txt") as temporary:
     ...     _ = temporary.write_text("whole")
@@ -31,11 +32,24 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    # A folder of its own gives the file the permissions of any new file, and keeps its suffix.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
+    # Of a name that keeps the suffix, by which some writers choose a format, and says whose it is.
+    temporary = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
+    _sweep(path)
+    try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote ``path``."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.writing-*"):
+        process = left.name.removesuffix(path.suffix).rpartition("-")[2]
+        if process.isdecimal() and not Path("/proc", process).exists() and Path("/proc").is_dir():
+            left.unlink(missing_ok=True)
 
 
 def save_tensors(

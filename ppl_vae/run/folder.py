@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Run", "evaluate", "fit_run", "free_folder"]
+__all__ = ["Run", "evaluate", "fit_run"]
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from ..rows import binarize, to_float
 from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
 from ..workflow.evidence import independent_log_prob, log_evidence
+from .unfinished import unfinished
 
 _POSTERIOR_ROWS = 100
 # Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.
@@ -100,7 +99,7 @@ def fit_run(
     device: str,
     precision: str,
     **options: Any,
-) -> tuple[VAEConfig, FitResult, dict[str, Any]]:
+) -> tuple[Path, VAEConfig, FitResult, dict[str, Any]]:
     """Fit a VAE to a named data set or file, and write the run folder ``out``.
 
     Everything is written to ``out`` + ``.partial`` and moved to ``out`` when whole; an
@@ -135,13 +134,15 @@ def fit_run(
 
     Returns
     -------
-    The config, the fit's result and the metrics, which are also in the folder.
+    The folder, the config, the fit's result and the metrics, which are also in the folder. It is
+    another folder than ``out`` if somebody made that while the fit ran.
     """
     if precision not in _PRECISIONS:
         raise ValueError(
             f"--precision is {precision!r}; accepted are {', '.join(map(repr, _PRECISIONS))}"
         )
-    with _partial(out, force=force, resume=resume) as folder, _products(precision):
+    with unfinished(out, force=force, resume=resume) as work, _products(precision):
+        folder = work.folder
         train, test = load_splits(**data)
         seed = options["seed"]
         x_test = _rows_once(test, binarize, seed)
@@ -231,8 +232,7 @@ def fit_run(
         if frames is not None:
             frames.save(folder / "training.gif")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    return config, result, metrics
+    return work.out, config, result, metrics
 
 
 def evaluate(
@@ -275,16 +275,6 @@ def evaluate(
     }
 
 
-def free_folder(name: str, parent: Path = Path("runs")) -> Path:
-    """The first of ``runs/name``, ``runs/name-2``, ... that does not exist yet."""
-    number = 1
-    while True:
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() and not _partial_of(folder).exists():
-            return folder
-        number += 1
-
-
 @contextmanager
 def _products(precision: str) -> Iterator[None]:
     """Let a GPU take products of single precision in TensorFloat-32, if asked to."""
@@ -309,47 +299,3 @@ def _is_run(folder: Path) -> bool:
         return "ppl_vae" in json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         return False
-
-
-def _partial_of(out: Path) -> Path:
-    return out.with_name(f"{out.name}.partial")
-
-
-@contextmanager
-def _partial(out: Path, *, force: bool, resume: bool) -> Iterator[Path]:
-    """Where to work on ``out``: a folder beside it, moved there at the end."""
-    folder = _partial_of(out)
-    if out.exists() and not force:
-        raise FileExistsError(
-            f"--out is {str(out)!r}, which exists; choose another folder, or pass --force"
-        )
-    if out.exists() and not _is_run(out) and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(
-            f"--out is {str(out)!r}, which exists and is no run folder, so that --force does not "
-            "replace it; choose another folder"
-        )
-    if resume and not folder.exists():
-        raise FileNotFoundError(
-            f"--resume found no unfinished run {str(folder)!r}; leave it out to start one"
-        )
-    if folder.exists() and not resume:
-        if not force:
-            raise FileExistsError(
-                f"{str(folder)!r} holds an unfinished run; go on with it by --resume, or discard "
-                "it by --force"
-            )
-        shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=resume)
-    except OSError as error:
-        raise type(error)(f"--out is {str(out)!r}, which cannot be written: {error}") from error
-    try:
-        yield folder
-    except BaseException:
-        # Nothing to resume, nothing to keep.
-        if not (folder / "checkpoint").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(folder, out)
