@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     )
     from .inference.fit import FitResult as FitResult
     from .inference.fit import fit as fit
+    from .pictures.checks import plot_calibration as plot_calibration
+    from .pictures.checks import plot_diagnosis as plot_diagnosis
     from .pictures.film import TrainingFilm as TrainingFilm
     from .pictures.latents import plot_interpolation as plot_interpolation
     from .pictures.latents import plot_latent_map as plot_latent_map
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from .vae import VAE as VAE
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
-    from .workflow.calibration import plot_calibration as plot_calibration
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
     from .workflow.evidence import log_evidence as log_evidence
@@ -77,7 +78,8 @@ _HOMES = {
     "rows": ("binarize",),
     "vae": ("VAE",),
     "workflow.annealing": ("sandwich",),
-    "workflow.calibration": ("calibrate", "plot_calibration"),
+    "workflow.calibration": ("calibrate",),
+    "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.evidence": ("log_evidence",),

@@ -394,9 +394,9 @@ def diagnose(
 ) -> None:
     """Say which test rows' posteriors can be believed, and add it to the run."""
     from .files import written_whole
+    from .pictures.checks import plot_calibration
     from .run import Run
     from .trees.vae import write_datatree
-    from .workflow.calibration import plot_calibration
     from .workflow.diagnosis import diagnose as diagnosis_of
 
     finished = Run(run)

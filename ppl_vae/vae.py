@@ -170,6 +170,19 @@ class VAE(AmortizedModel):
         with pyro.plate("row", self._size(x, covariates, size)):
             return pyro.sample("z", self.encoder(x, covariates))
 
+    def simulate(
+        self, size: int, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw z and x together, as :meth:`AmortizedModel.simulate` does.
+
+        Raises
+        ------
+        ValueError
+            If ``covariates`` is not what this VAE is conditional on.
+        """
+        self._size(None, covariates, None)
+        return super().simulate(size, covariates)
+
     def observe(
         self, likelihood: TorchDistributionMixin, x: Tensor | None
     ) -> tuple[TorchDistributionMixin, Tensor | None]:

@@ -13,8 +13,6 @@ from ppl_vae.workflow.calibration import (
     _rank,
     _shape,
     calibrate,
-    plot_calibration,
-    simulate,
 )
 from ppl_vae.workflow.posterior import evaluating
 
@@ -190,7 +188,7 @@ def test_any_decoder(likelihood):
 def test_conditional_vae():
     vae = VAE.from_config(VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), covariate_dim=3))
     with evaluating(vae, seed=0):
-        z, x, covariates = simulate(vae, 7, torch.eye(3))
+        z, x, covariates = vae.simulate(7, torch.eye(3))
     assert z.shape == (7, 2)
     assert x.shape == (7, 5)
     assert covariates.argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
@@ -216,22 +214,6 @@ def test_the_world_is_left_as_found(oracle):
 def test_it_says_what_it_tests(oracle):
     result = calibrate(oracle.vae(), num_simulations=30, progress=False)
     assert result.attrs["tests"].endswith("not the decoder against the world")
-
-
-def test_plot_shows_the_worst(large, tmp_path):
-    import matplotlib.pyplot as plt
-
-    vae = scaled(large, 1.0)
-    with torch.no_grad():
-        vae.encoder.scale_head.bias[3] -= 2.0
-    result, _ = calibrated(vae)
-    figure = plot_calibration(result, max_quantities=3)
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[0].startswith("z[3]: too narrow\np below 1e-16")
-    assert [title.split(":")[0] for title in titles[1:]] == ["log_likelihood", "log_joint"]
-    figure.savefig(tmp_path / "calibration.png")
-    assert len(plot_calibration(result).axes) == 12
-    assert not plt.get_fignums()
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from .evidence import evidence_dataset
 from .posterior import evaluating
-from .weights import average_weight
+from .weights import average_weight, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["calibrate", "p_text", "plot_calibration", "simulate"]
+__all__ = ["calibrate", "p_text"]
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pyro import poutine
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
-from ..vae import VAE
 from .posterior import evaluating
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 _ENTRIES = 2**24
 _MOMENTS = 4  # of the ranks, that are tested together
@@ -28,7 +26,7 @@ _LEVEL = 0.01  # of all quantities together, below which a shape is put into wor
 
 @renamed(context="covariates")
 def calibrate(
-    vae: VAE,
+    vae: AmortizedModel,
     *,
     covariates: Tensor | None = None,
     num_simulations: int = 1000,
@@ -102,7 +100,7 @@ def calibrate(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> ranks = calibrate(vae, num_simulations=100, num_draws=49, progress=False)
     >>> ranks.p_value.quantity.values.tolist()
@@ -122,15 +120,15 @@ def calibrate(
         raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
     ranks = []
     with evaluating(vae, seed), Progress(num_simulations, "calibrate", show=progress) as bar:
-        z, x, given = simulate(vae, num_simulations, covariates)
+        z, x, given = vae.simulate(num_simulations, covariates)
         for start in range(0, num_simulations, chunk_rows):
             rows = slice(start, start + chunk_rows)
             here = None if given is None else given[rows]
-            draws = vae.encoder(x[rows], here).sample((num_draws,))
+            draws = vae.posterior(x[rows], here).sample((num_draws,))
             # (draw, row, latent), the truth first: evaluated together, they are rounded alike.
             together = torch.cat([z[rows][None], draws])
-            log_likelihood = vae.decoder(together, here).log_prob(x[rows])  # (draw, row)
-            log_joint = log_likelihood + vae.prior(here).log_prob(together)
+            log_likelihood = vae.log_likelihood(together, x[rows], here)  # (draw, row)
+            log_joint = log_likelihood + vae.prior_at(here).log_prob(together)
             values = torch.cat([together, torch.stack([log_likelihood, log_joint], -1)], -1)
             ranks.append(_rank(values[0], values[1:]))
             bar.advance(len(z[rows]))
@@ -139,7 +137,6 @@ def calibrate(
     fraction = (rank + 0.5) / (num_draws + 1)
     offset = fraction.mean(0) - 0.5
     spread = 12 * fraction.var(0) / (1 - (num_draws + 1.0) ** -2)
-    names = [f"z[{i}]" for i in range(vae.latent_dim)]
     return xr.Dataset(
         {
             "rank": (("simulation", "quantity"), rank),
@@ -150,7 +147,7 @@ def calibrate(
         },
         coords={
             "simulation": range(num_simulations),
-            "quantity": [*names, "log_likelihood", "log_joint"],
+            "quantity": [*vae.latent_names, "log_likelihood", "log_joint"],
         },
         attrs={
             "num_draws": num_draws,
@@ -158,81 +155,6 @@ def calibrate(
             "tests": "the encoder against the decoder, not the decoder against the world",
         },
     )
-
-
-def simulate(
-    vae: VAE, number: int, covariates: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Draw z and x together from the model, to be called where :func:`evaluating` holds.
-
-    Returns
-    -------
-    ``z`` (row, latent), ``x`` (row, *event) and the covariates of each row, given ones in turn.
-    """
-    given = None
-    if covariates is not None:
-        given = covariates.to(next(vae.parameters()))
-        given = given[torch.arange(number, device=given.device) % len(given)]
-    nodes: Any = poutine.trace(vae.model).get_trace(covariates=given, size=number).nodes
-    return nodes["z"]["value"], nodes["x"]["value"], given
-
-
-def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Figure:
-    """ECDF of the ranks minus a uniform's, with bands that 99 % of uniform ranks never leave.
-
-    A hump to one side of zero is a shift. Above zero on the left and below on the right: too
-    narrow. The other way round: too wide.
-
-    Parameters
-    ----------
-    calibration
-        From :func:`calibrate`.
-    max_quantities
-        How many to draw at most: those with the smallest p-values, in their order.
-
-    Notes
-    -----
-    Source: Säilynoja et al. (2022), *Graphical test for discrete uniformity*, for the bands.
-
-    Examples
-    --------
-    >>> from ppl_vae import VAEConfig
-    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
-    >>> ranks = calibrate(vae, num_simulations=100, num_draws=49, progress=False)
-    >>> len(plot_calibration(ranks).axes)
-    4
-    """
-    from arviz_stats.ecdf_utils import ecdf_pit
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    worst = np.sort(np.argsort(calibration.p_value.values, kind="stable")[:max_quantities])
-    shown = calibration.isel(quantity=worst)
-    size, num_ranks = shown.sizes["simulation"], calibration.attrs["num_draws"] + 1
-    # arviz_plots' own plot has bands on some of its versions only, and no axis with them.
-    at, _, low, high = ecdf_pit(np.linspace(0, 1, size), 0.99, n_simulations=1000)
-    # Where the ECDF of uniform ranks is exactly that of a uniform: between two of them.
-    edges = np.linspace(0, 1, num_ranks + 1)
-    columns = min(4, len(worst))
-    rows = -(-len(worst) // columns)
-    # Not through pyplot, which would keep every figure alive and choose a window for it.
-    figure = Figure(figsize=(3 * columns, 2.3 * rows), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(worst) :]:
-        axes.remove()
-    for i, axes in zip(range(len(worst)), grid.flat, strict=False):
-        quantity = shown.isel(quantity=i)
-        ranks = np.bincount(quantity["rank"].values, minlength=num_ranks)
-        ecdf = np.concatenate([[0], ranks.cumsum()]) / size
-        axes.fill_between(at, low - at, high - at, color="0.85", linewidth=0)
-        axes.plot(edges, ecdf - edges, color="#0072B2")
-        name, shape, p = (quantity[k].item() for k in ("quantity", "shape", "p_value"))
-        axes.set_title(f"{name}: {shape}\np {p_text(p, '= ')}", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("rank of the truth / number of draws", fontsize=10)
-    figure.supylabel("ECDF minus a uniform's", fontsize=10)
-    return figure
 
 
 def p_text(p: float, equals: str = "") -> str:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..renamed import renamed
-from ..vae import VAE
-from .calibration import calibrate, p_text, simulate
+from .calibration import calibrate, p_text
 from .evidence import log_evidence
-from .posterior import evaluating
+from .gaps import amortization_gap
 from .refinement import refine
-from .reliability import active_units, amortization_gap
+from .units import active_units, loss_without
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -168,67 +168,15 @@ class Diagnosis:
         return tree
 
     def plot(self) -> Figure:
-        """Four pictures: k-hat by row, gaps, latents in use, and the ranks that fit worst."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Four pictures: see :func:`~ppl_vae.pictures.checks.plot_diagnosis`."""
+        from .. import plot_diagnosis
 
-        figure = Figure(figsize=(10, 6.4), layout="constrained", dpi=120)
-        FigureCanvasAgg(figure)
-        (reliability, gaps), (latents, ranks) = figure.subplots(2, 2)
-
-        k, tried = (
-            np.clip(values[~np.isnan(values)], -1.0, 3.0)
-            for values in (self.rows.pareto_k.values, self.rows.pareto_k_refined.values)
-        )
-        every = np.concatenate([k, tried, [0.0, 1.0]])
-        edges = np.linspace(every.min(), every.max(), 41)
-        for values, colour, label in (
-            (k, "#0072B2", f"encoder, {len(k)} rows"),
-            (tried, "#E69F00", f"refined, {len(tried)} rows"),
-        ):
-            if len(values):
-                share = np.full(len(values), 1 / len(values))
-                reliability.hist(values, edges, weights=share, color=colour, alpha=0.7, label=label)
-        reliability.legend(frameon=False)
-        for threshold in (0.5, 0.7):
-            reliability.axvline(threshold, color="0.4", linestyle=":")
-        reliability.set(
-            xlabel="Pareto k-hat, at most 3", ylabel="share of rows", title="Can rows be believed?"
-        )
-
-        values = [self.gaps[name].values for name in ("amortization", "approximation")]
-        gaps.hist(values, 20, color=["#0072B2", "#E69F00"], label=["amortization", "approximation"])
-        gaps.legend(frameon=False)
-        gaps.set(xlabel="gap, nats", ylabel="rows", title="What the encoder loses")
-
-        order = np.argsort(-self.latents.variance.values)
-        colours = np.where(self.latents.active.values[order], "#0072B2", "0.75")
-        latents.bar(range(len(order)), self.latents.variance.values[order], color=colours)
-        latents.set(
-            xlabel="latents, most used first",
-            ylabel="variance of posterior means",
-            title=f"{int(self.latents.active.sum())} of {len(order)} latents are used",
-        )
-
-        worst = self.calibration.isel(quantity=int(np.argmin(self.calibration.p_value.values)))
-        p = p_text(worst.p_value.item(), "= ")
-        count = self.calibration.attrs["num_draws"] + 1
-        bins = min(20, count)
-        ranks.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color="#0072B2")
-        ranks.axhline(worst.sizes["simulation"] / bins, color="0.4", linestyle=":")
-        ranks.set(
-            xlabel="rank of the truth",
-            ylabel="simulated rows",
-            title=f"{worst.quantity.item()}: {worst['shape'].item()} (p {p})",
-        )
-        for axes in figure.axes:
-            axes.spines[["top", "right"]].set_visible(False)
-        return figure
+        return plot_diagnosis(self.rows, self.latents, self.calibration, self.gaps)
 
 
 @renamed(context="covariates")
 def diagnose(
-    vae: VAE,
+    vae: AmortizedModel,
     x: Tensor,
     *,
     covariates: Tensor | None = None,
@@ -278,7 +226,7 @@ def diagnose(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> x = (torch.rand(30, 8, 8) < 0.5).float()
     >>> found = diagnose(vae, x, num_simulations=50, gap_rows=5, refined_rows=5, progress=False)
@@ -317,22 +265,9 @@ def diagnose(
         **options,
     )
     latents = active_units(vae, x, covariates=covariates)
-    latents = latents.assign(used=("latent", _use(vae, covariates, seed)))
+    latents = latents.assign(used=("latent", loss_without(vae, covariates, seed=seed)))
     calibration = calibrate(vae, covariates=covariates, num_simulations=num_simulations, **options)
     return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps)
-
-
-def _use(vae: VAE, covariates: Tensor | None, seed: int, size: int = 200) -> np.ndarray:
-    """Mean fall of log p(x|z), over simulated rows, when one latent is drawn anew: (latent,)."""
-    with evaluating(vae, seed):
-        z, x, given = simulate(vae, size, covariates)
-        other, _, _ = simulate(vae, size, covariates)
-        before = vae.decoder(z, given).log_prob(x)  # (row,)
-        falls = []
-        for part in torch.eye(vae.latent_dim, dtype=torch.bool, device=z.device).split(8):
-            replaced = torch.where(part[:, None], other, z)  # (latent, row, latent)
-            falls.append((before - vae.decoder(replaced, given).log_prob(x)).mean(1))
-    return torch.cat(falls).cpu().numpy()
 
 
 def _spread(indices: np.ndarray, most: int) -> np.ndarray:

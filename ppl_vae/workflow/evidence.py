@@ -10,20 +10,18 @@ __all__ = [
     "smoothed_tail_index",
 ]
 
-import copy
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ..components.decoders import Decoder
+from ..amortized import AmortizedModel
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows
+from .annealing import anneal
+from .baseline import independent_log_prob
+from .khat import smoothed_tail_index
 from .posterior import map_draws
-from .weights import average_weight, smoothed_tail_index
+from .weights import average_weight, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,8 +29,8 @@ if TYPE_CHECKING:
 
 @renamed(context="covariates")
 def log_evidence(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     method: str = "importance",
@@ -90,15 +88,14 @@ def log_evidence(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> evidence = log_evidence(vae, torch.ones(5, 8, 8), num_samples=100, progress=False)
     >>> bool((evidence.log_evidence > evidence.elbo).all())
     True
     """
     if method == "ais":
-        from .annealing import anneal
-
         return anneal(
             vae,
             x,
@@ -134,56 +131,3 @@ def log_evidence(
         progress=progress,
     )
     return evidence_dataset(arrays, method=method, num_samples=num_samples, seed=seed)
-
-
-def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int) -> xr.Dataset:
-    """Arrays over rows, in nats but for ``pareto_k``, with how they came about."""
-    import xarray as xr
-
-    units = {name: {} if name == "pareto_k" else {"unit": "nats"} for name in arrays}
-    return xr.Dataset(
-        {name: ("row", values, units[name]) for name, values in arrays.items()},
-        coords={"row": range(len(arrays["log_evidence"]))},
-        attrs=attrs,
-    )
-
-
-def independent_log_prob(decoder: Decoder, train: Tensor, test: Tensor) -> Tensor:
-    r"""log p(x) of each test row under entries that are independent: what any VAE should beat.
-
-    The decoder's own likelihood with one constant for each entry in place of its network, fitted
-    to training rows (10,000 at most) by maximum a posteriori, under a weak
-    :math:`\mathcal{N}(0, 5^2)` prior that keeps pixels which never vary finite.
-
-    Parameters
-    ----------
-    decoder
-        Its likelihood is copied and not changed.
-    train, test
-        Rows, shape ``(row, *event)``, with NaN for missing entries.
-
-    Returns
-    -------
-    Nats, shape ``(row,)``.
-    """
-    decoder = copy.deepcopy(decoder).double().cpu()
-    decoder.network = torch.nn.Identity()
-    train, test = (to_float(x.cpu(), torch.float64) for x in (train[:10_000], test))
-    raw = torch.zeros(decoder.event_shape, dtype=torch.float64, requires_grad=True)
-    parameters = [raw, *decoder.parameters()]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
-
-    def entries(x: Tensor) -> Tensor:
-        observed = ~x.isnan()
-        return decoder.likelihood(raw).log_prob(x.nan_to_num(nan=0.0)) * observed
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        penalty = sum((p / 5).square().sum() for p in parameters) / 2
-        value = (penalty - entries(train).sum()) / len(train)
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    with torch.no_grad():
-        return torch.cat([entries(x).flatten(1).sum(1) for x in test.split(1000)])

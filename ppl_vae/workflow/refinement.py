@@ -18,10 +18,10 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
+from .khat import smoothed_tail_index
 from .local_normal import Gaussian, chunks, local_posterior, log_weight
 from .posterior import evaluating
 from .reliability import pareto_khat
-from .weights import smoothed_tail_index
 
 if TYPE_CHECKING:
     import xarray as xr
