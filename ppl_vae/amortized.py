@@ -13,6 +13,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from .distributions import draw
+from .sources import as_tensor
+
 # On a CPU p(x|z) is evaluated in blocks of so many entries (2 MB), and of so many pairs of draw
 # and row: a block that fits into the cache takes two thirds of the time of a whole chunk.
 _BLOCK_ENTRIES = 2**19
@@ -116,11 +119,10 @@ class AmortizedModel(nn.Module, abc.ABC):
         """
         given = None
         if covariates is not None:
-            given = covariates.to(self.like)
+            given = as_tensor(covariates).to(self.like)
             given = given[torch.arange(size, device=given.device) % len(given)]
-        prior = self.prior_at(given)
-        z = prior.sample(() if prior.batch_shape else (size,))  # (row, latent)
-        return z, self.likelihood(z, given).sample(), given
+        z = draw(self.prior_at(given), rows=size)  # (row, latent)
+        return z, draw(self.likelihood(z, given)), given
 
     def typical(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What a picture shows of p(x|z): its mean, or its mode where it has none.

@@ -6,7 +6,7 @@ import torch
 from oracle import LinearGaussian
 
 from ppl_vae import VAE, VAEConfig, log_evidence
-from ppl_vae.workflow.annealing import _Path, anneal, sandwich
+from ppl_vae.workflow.annealing import Path, anneal, sandwich
 from ppl_vae.workflow.posterior import evaluating, sample_prior
 
 
@@ -185,7 +185,7 @@ def test_tail_index_needs_30_chains(oracle):
 def test_a_diverging_trajectory_stays_where_it_was(oracle):
     """Steps of 1e200 standard deviations end in no number, and are refused; small ones are not."""
     with evaluating(oracle.vae(), seed=0):
-        path = _Path(oracle.vae(), oracle.rows(10), None, "encoder", num_leapfrog=3)
+        path = Path(oracle.vae(), oracle.rows(10), None, start="encoder")
         here = path.at(path.sample(4))
         there, acceptance = path.move(here, 0.5, torch.full((10,), 1e200, dtype=torch.float64))
         assert (acceptance == 0).all()
@@ -204,7 +204,7 @@ def test_moves_leave_their_distribution_be(oracle):
     x, size = oracle.rows(8), 4000
     mean, sd = oracle.posterior(x)
     with evaluating(oracle.vae(), seed=0):
-        path = _Path(scaled(oracle, 0.5), x, None, "encoder", num_leapfrog=3)
+        path = Path(scaled(oracle, 0.5), x, None, start="encoder")
         here = path.at(mean + sd * torch.randn(size, *mean.shape, dtype=torch.float64))
         for _ in range(30):
             here, acceptance = path.move(here, 1.0, torch.full((8,), 2.0, dtype=torch.float64))

@@ -13,6 +13,7 @@ from pyro import poutine
 
 from ppl_vae import VAE, VAEConfig
 from ppl_vae.trees.vae import write_datatree
+from ppl_vae.workflow.latents import EXACT
 from ppl_vae.workflow.local_normal import Gaussian, local_posterior, log_weight
 from ppl_vae.workflow.posterior import evaluating
 from ppl_vae.workflow.refinement import refine
@@ -165,7 +166,7 @@ def test_only_unreliable_rows_are_refined(oracle):
     for group in ("posterior", "sample_stats", "observed_data", "constant_data"):
         np.testing.assert_array_equal(tree[group].row, [3, 13, 23])
     np.testing.assert_array_equal(tree.observed_data.x, x[narrow])
-    assert tree.attrs == {"method": "svi", "seed": 0, "threshold": 0.7}
+    assert tree.attrs == {"method": "svi", "seed": 0, "threshold": 0.7, "family": EXACT}
     np.testing.assert_allclose(
         tree.constant_data.elbo_after, oracle.log_evidence(x[narrow]), atol=0.01
     )

@@ -10,9 +10,8 @@ import torch
 from oracle import LinearGaussian
 from pyro.infer import RenyiELBO
 
-from ppl_vae import log_evidence, sample_posterior, to_datatree
+from ppl_vae import amortized, log_evidence, sample_posterior, to_datatree
 from ppl_vae.trees.pyro_svi import from_pyro_svi
-from ppl_vae.workflow import posterior
 
 
 @pytest.fixture
@@ -101,11 +100,11 @@ def test_blocks_change_no_number(monkeypatch, covariates):
     )
     vae, x = VAE.from_config(config), (torch.rand(7, 8, 8) < 0.5).float()
     given = torch.randn(7, 3) if covariates else None
-    monkeypatch.setattr(posterior, "_BLOCK_PAIRS", 2**40)
-    monkeypatch.setattr(posterior, "_BLOCK_ENTRIES", 2**40)
+    monkeypatch.setattr(amortized, "_BLOCK_PAIRS", 2**40)
+    monkeypatch.setattr(amortized, "_BLOCK_ENTRIES", 2**40)
     whole = sample_posterior(vae, x, covariates=given, num_samples=50)
     for pairs in (1, 20, 7 * 13):
-        monkeypatch.setattr(posterior, "_BLOCK_PAIRS", pairs)
+        monkeypatch.setattr(amortized, "_BLOCK_PAIRS", pairs)
         blocks = sample_posterior(vae, x, covariates=given, num_samples=50)
         np.testing.assert_array_equal(blocks.z, whole.z)
         np.testing.assert_allclose(blocks.log_weight, whole.log_weight, rtol=1e-5)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-__all__ = ["anneal", "sandwich"]
+__all__ = ["Path", "anneal", "annealed", "sandwich"]
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows, rows_within_budget
+from ..sink import MemorySink
+from .latents import draw
 from .posterior import evaluating
 from .weights import average_weight, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Entries of data that a chunk may hold for all its chains: 16 MB, and about ten times that in use.
-_ENTRIES = 2**22
 # How much closer together temperatures are at the ends than in the middle: 4 is that of Wu et al.
 # (2017), who start from the prior; from an encoder, 2 left log-weights a fifth less spread.
 _STEEPNESS = {"encoder": 2.0, "prior": 4.0}
@@ -35,8 +33,8 @@ _ACCEPTANCE = 0.65
 
 @renamed(context="covariates")
 def anneal(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     start: str = "encoder",
@@ -106,28 +104,25 @@ def anneal(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> evidence = anneal(vae, torch.ones(5, 8, 8), num_temperatures=20, progress=False)
     >>> evidence.log_evidence.dims
     ('row',)
     """
-    vae.check(x, covariates)
-    chunk_rows = _check_options(vae, start, num_chains, num_temperatures, num_leapfrog, chunk_rows)
-    temperatures = _temperatures(num_temperatures, _STEEPNESS[start])
-    like = next(vae.parameters())
-    parts = []
-    with evaluating(vae, seed), Progress(len(x), "anneal", show=progress) as bar:
-        for rows in _chunks(len(x), chunk_rows):
-            x_chunk = to_float(x[rows].to(like.device), like.dtype)
-            given = None if covariates is None else covariates[rows].to(like)
-            path = _Path(vae, x_chunk, given, start, num_leapfrog)
-            steps = _tune(path, temperatures)
-            log_weight = _run(path, path.sample(num_chains), temperatures, steps, bar)
-            parts.append(average_weight(log_weight))
-    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    data = Rows.of(x, covariates)
+    data.check(vae)
+    _check_options(start, num_chains, num_temperatures, num_leapfrog)
+    size = rows_within_budget(vae.event_shape, num_chains, gradients=True, chunk_rows=chunk_rows)
+    sink = MemorySink(len(data))
+    with evaluating(vae, seed), Progress(len(data), "anneal", show=progress) as bar:
+        for rows, batch in data.chunks(size, vae.like):
+            path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
+            _, log_weight = annealed(path, num_chains, num_temperatures, bar)
+            for name, value in average_weight(log_weight).items():
+                sink.write(name, rows, value)
     return evidence_dataset(
-        arrays,
+        sink.arrays(),
         method="ais",
         num_samples=num_chains,
         num_temperatures=num_temperatures,
@@ -138,7 +133,7 @@ def anneal(
 
 @renamed(context="covariates")
 def sandwich(
-    vae: VAE,
+    vae: AmortizedModel,
     *,
     covariates: Tensor | None = None,
     num_rows: int = 100,
@@ -192,7 +187,7 @@ def sandwich(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> bounds = sandwich(vae, num_rows=5, num_temperatures=20, progress=False)
     >>> bool((abs(bounds.gap) < 1).all())
@@ -200,20 +195,21 @@ def sandwich(
     """
     import xarray as xr
 
-    chunk_rows = _check_options(vae, start, num_chains, num_temperatures, num_leapfrog, chunk_rows)
+    _check_options(start, num_chains, num_temperatures, num_leapfrog)
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}; pass at least 1")
-    temperatures = _temperatures(num_temperatures, _STEEPNESS[start])
+    size = rows_within_budget(vae.event_shape, num_chains, gradients=True, chunk_rows=chunk_rows)
     lower, upper = [], []
     # Each row twice: there and back.
     with evaluating(vae, seed), Progress(2 * num_rows, "sandwich", show=progress) as bar:
         z, x, given = vae.simulate(num_rows, covariates)
-        for rows in _chunks(num_rows, chunk_rows):
-            path = _Path(vae, x[rows], None if given is None else given[rows], start, num_leapfrog)
+        for rows, batch in Rows(x, given).chunks(size, vae.like):
+            path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
+            temperatures = _temperatures(num_temperatures, path.steepness)
             steps = _tune(path, temperatures)
-            there = _run(path, path.sample(num_chains), temperatures, steps, bar)
+            _, there = _run(path, path.sample(num_chains), temperatures, steps, bar)
             exact = z[rows].expand(num_chains, -1, -1)
-            back = _run(path, exact, temperatures.flip(0), steps.flip(0), bar)
+            _, back = _run(path, exact, temperatures.flip(0), steps.flip(0), bar)
             lower.append(there.logsumexp(0) - math.log(num_chains))
             upper.append(math.log(num_chains) - back.logsumexp(0))
     bounds = {"lower": torch.cat(lower), "upper": torch.cat(upper)}
@@ -230,15 +226,7 @@ def sandwich(
     )
 
 
-def _check_options(
-    vae: VAE,
-    start: str,
-    num_chains: int,
-    num_temperatures: int,
-    num_leapfrog: int,
-    chunk_rows: int | None,
-) -> int:
-    """Refuse what is not accepted, and say how many rows to take at a time."""
+def _check_options(start: str, num_chains: int, num_temperatures: int, num_leapfrog: int) -> None:
     if start not in _STEEPNESS:
         raise ValueError(f"start is {start!r}; accepted are {', '.join(map(repr, _STEEPNESS))}")
     if num_chains < 2:
@@ -249,15 +237,6 @@ def _check_options(
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; pass at least 1")
-    if chunk_rows is None:
-        return max(1, _ENTRIES // (num_chains * prod(vae.event_shape)))
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
-    return chunk_rows
-
-
-def _chunks(size: int, chunk_rows: int) -> Iterator[slice]:
-    return (slice(start, start + chunk_rows) for start in range(0, size, chunk_rows))
 
 
 def _temperatures(number: int, steepness: float) -> Tensor:
@@ -295,34 +274,51 @@ class _Point:
         return _Point(**chosen)
 
 
-class _Path:
-    """The densities from p_0(z) to p(x, z), for a chunk of rows, and moves that leave them be."""
+class Path:
+    """The densities from p_0(z) to p(x, z), for a chunk of rows, and moves that leave them be.
+
+    Parameters
+    ----------
+    vae, x, covariates
+        A model, and rows as it reads them.
+    start
+        ``"encoder"``, ``"prior"`` or a distribution over the latents.
+    num_leapfrog
+        Leapfrog steps of a move.
+    """
 
     def __init__(
-        self, vae: VAE, x: Tensor, covariates: Tensor | None, start: str, num_leapfrog: int
+        self,
+        vae: AmortizedModel,
+        x: Tensor,
+        covariates: Tensor | None,
+        *,
+        start: Any,
+        num_leapfrog: int = 3,
     ) -> None:
         self.vae = vae
         self.x = x
         self.covariates = covariates
-        self.start = (
-            vae.posterior(x, covariates) if start == "encoder" else vae.prior_at(covariates)
-        )
+        self.steepness = _STEEPNESS["encoder" if start == "encoder" else "prior"]
+        if start == "encoder":
+            start = vae.posterior(x, covariates)
+        elif start == "prior":
+            start = vae.prior_at(covariates)
+        self.start = start
         self.num_leapfrog = num_leapfrog
         # From draws, since not every distribution knows its own standard deviation.
         self.scale = self.sample(64).std(0)  # (row, latent)
 
     def sample(self, number: int) -> Tensor:
         """Draws of z from p_0, shape ``(number, row, latent)``."""
-        rows = () if self.start.batch_shape else (len(self.x),)
-        return self.start.sample((number, *rows))
+        return draw(self.start, (number,), rows=len(self.x))
 
     def at(self, z: Tensor) -> _Point:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_start = self.start.log_prob(z)
             log_joint = self.vae.log_joint(z, self.x, self.covariates)
-            (start_gradient,) = torch.autograd.grad(log_start.sum(), z)
-            (joint_gradient,) = torch.autograd.grad(log_joint.sum(), z)
+            start_gradient, joint_gradient = _gradient(log_start, z), _gradient(log_joint, z)
         return _Point(
             z.detach(), log_start.detach(), log_joint.detach(), start_gradient, joint_gradient
         )
@@ -345,7 +341,24 @@ class _Path:
         return there.where(torch.rand_like(acceptance) < acceptance, here), acceptance
 
 
-def _tune(path: _Path, temperatures: Tensor) -> Tensor:
+def _gradient(value: Tensor, z: Tensor) -> Tensor:
+    """The gradient of each sum over latents; zero where a density is flat."""
+    if not value.requires_grad:
+        return torch.zeros_like(z)
+    (gradient,) = torch.autograd.grad(value.sum(), z, allow_unused=True, materialize_grads=True)
+    return gradient
+
+
+def annealed(
+    path: Path, num_chains: int, num_temperatures: int, bar: Progress | None = None
+) -> tuple[Tensor, Tensor]:
+    """Where chains from the start of a path end, ``(chain, row, latent)``, and log-weights."""
+    temperatures = _temperatures(num_temperatures, path.steepness)
+    steps = _tune(path, temperatures)
+    return _run(path, path.sample(num_chains), temperatures, steps, bar)
+
+
+def _tune(path: Path, temperatures: Tensor) -> Tensor:
     """Step sizes ``(temperature, row)`` that accept 0.65 of the moves of a few pilot chains."""
     between = temperatures[1:-1].tolist()
     here = path.at(path.sample(_PILOT_CHAINS))
@@ -359,8 +372,10 @@ def _tune(path: _Path, temperatures: Tensor) -> Tensor:
     return log_steps.exp()
 
 
-def _run(path: _Path, z: Tensor, temperatures: Tensor, steps: Tensor, bar: Progress) -> Tensor:
-    """Log-weights ``(chain, row)`` of chains from ``z`` along the temperatures, up or down."""
+def _run(
+    path: Path, z: Tensor, temperatures: Tensor, steps: Tensor, bar: Progress | None
+) -> tuple[Tensor, Tensor]:
+    """Ends and log-weights of chains from ``z`` along the temperatures, up or down."""
     rows, increments, betas = len(path.x), temperatures.diff().tolist(), temperatures.tolist()
     here = path.at(z)
     total = torch.zeros_like(here.log_joint, dtype=torch.float64)
@@ -368,5 +383,6 @@ def _run(path: _Path, z: Tensor, temperatures: Tensor, steps: Tensor, bar: Progr
         total += increment * (here.log_joint - here.log_start).double()
         if i < len(steps):  # a move at the last temperature would not change the weight
             here, _ = path.move(here, betas[i + 1], steps[i])
-        bar.advance(rows * (i + 1) // len(increments) - rows * i // len(increments))
-    return total
+        if bar is not None:
+            bar.advance(rows * (i + 1) // len(increments) - rows * i // len(increments))
+    return here.z, total

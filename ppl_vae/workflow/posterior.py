@@ -9,29 +9,31 @@ __all__ = [
     "posterior_means",
     "sample_posterior",
     "sample_prior",
+    "simulated",
 ]
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..isolation import isolated
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows, rows_within_budget
+from ..sink import MemorySink, Sink
+from ..sources import as_tensor
+from .latents import draw, moments
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Entries of data that a chunk may hold for all its draws: about 64 MB in single precision.
-_ENTRIES = 2**24
+_MOMENT_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Draws:
 
 
 @contextmanager
-def evaluating(vae: VAE, seed: int) -> Iterator[None]:
+def evaluating(vae: AmortizedModel, seed: int) -> Iterator[None]:
     """Run a VAE as it will be used: without dropout or gradients, drawing from ``seed``."""
     vae.check_programs()
     was_training = vae.training
@@ -69,9 +71,19 @@ def evaluating(vae: VAE, seed: int) -> Iterator[None]:
         vae.train(was_training)
 
 
+def simulated(vae: AmortizedModel, z: Tensor, covariates: Tensor | None) -> Tensor:
+    """Draws of p(x|z) of latents ``(draw, row, latent)``; of NaN latents they are NaN."""
+    usable = z.isfinite().all(-1)
+    if usable.all():
+        return draw(vae.likelihood(z, covariates))
+    # Not every distribution can be drawn from where its parameters are NaN.
+    x = draw(vae.likelihood(torch.where(usable[..., None], z, 0.0), covariates))
+    return x.masked_fill(~usable.reshape(*usable.shape, *[1] * (x.dim() - 2)), torch.nan)
+
+
 def map_draws(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     covariates: Tensor | None,
     summary: Callable[[Draws], Mapping[str, Tensor]],
     *,
@@ -80,53 +92,46 @@ def map_draws(
     chunk_rows: int | None = None,
     label: str = "draw",
     progress: bool = True,
+    sink: Sink | None = None,
 ) -> dict[str, np.ndarray]:
     """Draw from q(z|x) some rows at a time, and keep only a summary, so that memory is bounded.
 
-    ``summary`` turns the draws of a chunk into tensors whose first dimension is the row; the
-    arrays that come back have all the rows. Arguments and errors as in :func:`sample_posterior`.
+    ``summary`` turns the draws of a chunk into tensors whose first dimension is the row. They are
+    written to ``sink``, by default memory, whose arrays come back and have all the rows. The other
+    arguments, and errors, are those of :func:`sample_posterior`.
     """
-    vae.check(x, covariates)
+    data = Rows.of(x, covariates)
+    data.check(vae)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
-    if chunk_rows is None:
-        chunk_rows = max(1, _ENTRIES // (num_samples * prod(vae.event_shape)))
-    elif chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
-    like = next(vae.parameters())
-    arrays: dict[str, np.ndarray] = {}
-    with evaluating(vae, seed), Progress(len(x), label, show=progress) as bar:
-        for start in range(0, len(x), chunk_rows):
-            rows = slice(start, start + chunk_rows)
-            x_chunk = to_float(x[rows].to(like.device), like.dtype)
-            given = None if covariates is None else covariates[rows].to(like)
-            q = vae.posterior(x_chunk, given)
-            z = q.sample((num_samples,))  # (draw, row, latent)
+    size = rows_within_budget(vae.event_shape, num_samples, chunk_rows=chunk_rows)
+    sink = MemorySink(len(data)) if sink is None else sink
+    with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
+        for rows, batch in data.chunks(size, vae.like):
+            q = vae.posterior(*batch)
+            z = draw(q, (num_samples,))  # (draw, row, latent)
             draws = Draws(
-                x=x_chunk,
-                covariates=given,
+                *batch,
                 z=z,
-                log_likelihood=vae.log_likelihood(z, x_chunk, given),
-                log_prior=vae.prior_at(given).log_prob(z),
+                log_likelihood=vae.log_likelihood(z, *batch),
+                log_prior=vae.prior_at(batch.covariates).log_prob(z),
                 log_q=q.log_prob(z),
             )
             for name, value in summary(draws).items():
-                chunk = value.cpu().numpy()
-                if name not in arrays:
-                    arrays[name] = np.empty((len(x), *chunk.shape[1:]), chunk.dtype)
-                arrays[name][rows] = chunk
-            bar.advance(len(x_chunk))
-    return arrays
+                sink.write(name, rows, value)
+            bar.advance(len(batch.x))
+    return sink.arrays()
 
 
 def sample_posterior(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     num_samples: int = 1000,
     seed: int = 0,
     chunk_rows: int | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """Draw latents from q(z|x), with log p(x, z), log q(z|x) and their difference.
 
@@ -144,6 +149,8 @@ def sample_posterior(
         Decides the draws, together with ``chunk_rows``.
     chunk_rows
         Rows at a time; by default as many as keep a chunk within about 64 MB.
+    progress
+        Show how it goes on standard error.
 
     Returns
     -------
@@ -158,7 +165,7 @@ def sample_posterior(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> draws = sample_posterior(vae, torch.ones(5, 8, 8), num_samples=100)
     >>> draws.z.dims, draws.log_weight.shape
@@ -179,6 +186,7 @@ def sample_posterior(
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
+        progress=progress,
     )
     dims = ("row", "draw", "latent")
     draws = xr.Dataset(
@@ -191,21 +199,36 @@ def sample_posterior(
     return draws.transpose("draw", "row", "latent")
 
 
-def posterior_means(vae: VAE, x: Tensor, covariates: Tensor | None = None) -> np.ndarray:
-    """The mean of q(z|x) of each row, shape ``(row, latent)``."""
-    like = next(vae.parameters())
-    means = []
-    with evaluating(vae, seed=0):
-        for start in range(0, len(x), 1024):
-            rows = slice(start, start + 1024)
-            given = None if covariates is None else covariates[rows].to(like)
-            means.append(vae.posterior(to_float(x[rows].to(like.device), like.dtype), given).mean)
-    return torch.cat(means).cpu().numpy()
+def posterior_means(
+    vae: AmortizedModel,
+    x: Tensor | Rows,
+    covariates: Tensor | None = None,
+    *,
+    seed: int = 0,
+    chunk_rows: int | None = None,
+    label: str = "encode",
+    progress: bool = False,
+) -> np.ndarray:
+    """The mean of q(z|x) of each row, shape ``(row, latent)``; of draws where it has no formula."""
+    data = Rows.of(x, covariates)
+    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
+    size = size if chunk_rows else min(size, _MOMENT_ROWS)
+    sink = MemorySink(len(data))
+    with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
+        for rows, batch in data.chunks(size, vae.like):
+            mean, _ = moments(vae.posterior(*batch))
+            sink.write("mean", rows, mean)
+            bar.advance(len(batch.x))
+    return sink.arrays()["mean"]
 
 
 @renamed(context="covariates")
 def sample_prior(
-    vae: VAE, *, covariates: Tensor | None = None, num_samples: int = 1000, seed: int = 0
+    vae: AmortizedModel,
+    *,
+    covariates: Tensor | None = None,
+    num_samples: int = 1000,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw z from p(z) and x from p(x|z).
 
@@ -216,7 +239,7 @@ def sample_prior(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> z, x = sample_prior(vae, num_samples=3)
     >>> z.shape, x.shape
@@ -224,9 +247,8 @@ def sample_prior(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
-    given = None if covariates is None else covariates.to(next(vae.parameters()))
+    given = None if covariates is None else as_tensor(covariates).to(vae.like)
     with evaluating(vae, seed):
         prior = vae.prior_at(given)
-        rows = () if given is None or prior.batch_shape else (len(given),)
-        z = prior.sample((num_samples, *rows))
-        return z.cpu().numpy(), vae.likelihood(z, given).sample().cpu().numpy()
+        z = draw(prior, (num_samples,), rows=None if given is None else len(given))
+        return z.cpu().numpy(), draw(vae.likelihood(z, given)).cpu().numpy()

@@ -5,24 +5,21 @@ from __future__ import annotations
 __all__ = ["STATISTICS", "predictive_check"]
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..dims import event_dims
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
-from .posterior import evaluating
+from ..rows import Rows, rows_within_budget
+from .latents import draw
+from .posterior import evaluating, simulated
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# Entries that a chunk of replicated rows may hold, all draws of it together: about 64 MB.
-_ENTRIES = 2**24
 
 
 def _sd(values: Tensor) -> Tensor:
@@ -48,13 +45,14 @@ STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @renamed(context="covariates")
 def predictive_check(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     statistics: Sequence[str] | Mapping[str, Callable[[Tensor], Tensor]] = tuple(STATISTICS),
     num_samples: int = 200,
     seed: int = 0,
+    chunk_rows: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     r"""Compare statistics of the data with those of data that the fitted VAE draws.
@@ -82,7 +80,9 @@ def predictive_check(
     num_samples
         Replicates of the data.
     seed
-        Decides the replicates.
+        Decides the replicates, together with ``chunk_rows``.
+    chunk_rows
+        Rows that are drawn at a time; by default as many as keep them within about 64 MB.
     progress
         Show how it goes on standard error.
 
@@ -107,7 +107,7 @@ def predictive_check(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> check = predictive_check(vae, torch.ones(5, 8, 8), num_samples=50, progress=False)
     >>> check.row_pit.sel(statistic="zeros").values.tolist()
@@ -115,33 +115,33 @@ def predictive_check(
     """
     import xarray as xr
 
-    vae.check(x, covariates)
+    rows = Rows.of(x, covariates)
+    rows.check(vae)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
     chosen = _choose(statistics)
-    like = next(vae.parameters())
-    data = to_float(x.to(like.device), like.dtype)
-    given = None if covariates is None else covariates.to(like)
-    chunk_rows = max(1, _ENTRIES // prod(vae.event_shape))
-    chunks = [slice(start, start + chunk_rows) for start in range(0, len(x), chunk_rows)]
-    contexts = [None if given is None else given[rows] for rows in chunks]
-    at_once = max(1, _ENTRIES // data.numel())
+    data, given = rows.take(slice(None), vae.like)
+    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
+    at_once = min(num_samples, rows_within_budget(data.shape))
     with evaluating(vae, seed), Progress(num_samples, "replicate", show=progress) as bar:
         tallies = [_Tally(f, t) for f in chosen.values() for t in _tables(data[None])]
-        encoded = [vae.posterior(data[r], c) for r, c in zip(chunks, contexts, strict=True)]
+        encoded = [
+            (chunk, batch.covariates, vae.posterior(*batch))
+            for chunk, batch in Rows(data, given).chunks(size, vae.like)
+        ]
         for start in range(0, num_samples, at_once):
-            size = min(at_once, num_samples - start)
-            replicates = torch.empty(size, *data.shape).to(data)
-            for rows, c, q in zip(chunks, contexts, encoded, strict=True):
-                replicates[:, rows] = vae.likelihood(q.sample((size,)), c).sample()
+            number = min(at_once, num_samples - start)
+            replicates = data.new_empty(number, *data.shape)
+            for chunk, covariates, q in encoded:
+                replicates[:, chunk] = simulated(vae, draw(q, (number,)), covariates)
             replicates.masked_fill_(data.isnan(), torch.nan)
             tables = _tables(replicates)
             for i, tally in enumerate(tallies):
                 tally.add(tables[i % 2])
-            bar.advance(size)
+            bar.advance(number)
     variables = {}
     for kind, dims, shape, of_kind in (
-        ("row", ("row",), (len(x),), tallies[::2]),
+        ("row", ("row",), (len(data),), tallies[::2]),
         ("feature", event_dims(vae.event_shape), vae.event_shape, tallies[1::2]),
     ):
         for name in ("observed", "expected", "pit"):
@@ -149,7 +149,7 @@ def predictive_check(
             variables[f"{kind}_{name}"] = (("statistic", *dims), values.cpu().numpy())
     return xr.Dataset(
         variables,
-        coords={"statistic": list(chosen), "row": range(len(x))},
+        coords={"statistic": list(chosen), "row": range(len(data))},
         attrs={
             "num_samples": num_samples,
             "seed": seed,
@@ -181,7 +181,8 @@ class _Tally:
 
     @property
     def pit(self) -> Tensor:
-        return (self.rank / self.count).where(~self.observed.isnan(), torch.nan)
+        known = ~(self.observed.isnan() | self.total.isnan())
+        return (self.rank / self.count).where(known, torch.nan)
 
 
 def _tables(data: Tensor) -> tuple[Tensor, Tensor]:

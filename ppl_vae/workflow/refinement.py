@@ -4,22 +4,22 @@ from __future__ import annotations
 
 __all__ = ["refine"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..dims import event_dims
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Batch, Rows
+from ..sink import MemorySink
 from .khat import smoothed_tail_index
-from .local_normal import Gaussian, chunks, local_posterior, log_weight
+from .local_normal import LocalPosterior, chunks, local_posterior, log_weight
+from .nuts import Elsewhere, nuts
 from .posterior import evaluating
 from .reliability import pareto_khat
 
@@ -52,8 +52,8 @@ _VARIABLES = {
 
 @renamed(context="covariates")
 def refine(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     method: str = "svi",
@@ -72,17 +72,23 @@ def refine(
 
     ``"svi"`` keeps the encoder's family and fits each row's own parameters to that row's ELBO, from
     the encoder's output on. It undoes what amortization costs, and cannot do what the family
-    cannot, such as correlations of independent normals.
+    cannot, such as correlations of independent normals. The family is a normal over coordinates in
+    which the encoder's distribution is one, such as the noise of a normalizing flow; where there
+    are none, as for mixtures, a normal that starts with the moments of the encoder's draws, and
+    ``attrs["family"]`` says so. A row in which that is no better keeps the encoder's draws.
 
     ``"nuts"`` draws from :math:`p(z \mid x)` itself, with Pyro's NUTS, in coordinates that a local
     normal with full covariance has made round. The chains of some rows, ``chunk_rows``, are one
-    target: they start apart and share nothing but the step size and when a trajectory ends. A row
-    that is hard to sample slows its chunk down; R-hat and ESS are each latent's own.
+    target, and share the step size and when a trajectory ends. A row that is hard to sample slows
+    its chunk down; R-hat and ESS are each latent's own. A quarter of the chains starts from the
+    local normal, and the others where annealing from the prior and from the posteriors of other
+    rows ends. Where a posterior has modes that chains do not cross between, they stay where they
+    started, and R-hat is large: such draws say where the modes are, and not what each weighs.
 
     Parameters
     ----------
     vae
-        A VAE whose encoder returns normals, independent or with a full covariance.
+        A VAE, with any encoder.
     x
         Rows, shape ``(row, *event)``.
     covariates
@@ -127,8 +133,8 @@ def refine(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``covariates`` is not what the VAE describes, the encoder returns something else
-        than normals, or an option is not accepted.
+        If ``x`` or ``covariates`` is not what the VAE describes, the latents are discrete, or an
+        option is not accepted.
 
     Notes
     -----
@@ -139,7 +145,8 @@ def refine(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> tree = refine(vae, torch.ones(5, 8, 8), rows=[1, 3], num_samples=50, max_steps=50)
     >>> dict(tree.posterior.sizes)
@@ -148,42 +155,42 @@ def refine(
     True
     """
     _check_options(method, num_samples, num_chains, num_warmup, max_steps, learning_rate)
-    vae.check(x, covariates)
-    chosen = _choose(vae, x, covariates, rows, threshold, max(num_samples, 500), seed, progress)
-    picked = x[torch.as_tensor(chosen, device=x.device)]
-    given = None
-    if covariates is not None:
-        given = covariates[torch.as_tensor(chosen, device=covariates.device)]
-    nuts = method == "nuts"
-    parts: dict[str, list[np.ndarray]] = {}
-    work = len(chosen) * (num_warmup + num_samples if nuts else 1)
+    data = Rows.of(x, covariates)
+    data.check(vae)
+    chosen = _choose(vae, data, rows, threshold, max(num_samples, 500), seed, progress)
+    picked = data.select(chosen)
+    by_nuts = method == "nuts"
+    work = len(chosen) * (num_warmup + num_samples if by_nuts else 1)
     per_row = num_chains * num_samples * vae.latent_dim
-    max_rows = max(1, min(_NUTS_ROWS, _NUTS_ENTRIES // per_row)) if nuts else None
+    max_rows = max(1, min(_NUTS_ROWS, _NUTS_ENTRIES // per_row)) if by_nuts else None
+    sink, family, start = MemorySink(len(chosen)), "", 0
     with evaluating(vae, seed), Progress(work, f"refine by {method}", show=progress) as bar:
-        for part, given_part in chunks(vae, picked, given, chunk_rows, max_rows=max_rows):
+        others = Elsewhere.of(vae, data) if by_nuts else None
+        for batch in chunks(vae, picked, chunk_rows=chunk_rows, max_rows=max_rows):
             encoder, best = local_posterior(
-                vae, part, given_part, dense=nuts, max_steps=max_steps, learning_rate=learning_rate
+                vae, *batch, dense=by_nuts, max_steps=max_steps, learning_rate=learning_rate
             )
-            if nuts:
-                advance = partial(bar.advance, len(part))
+            if others is not None:
+                advance = partial(bar.advance, len(batch.x))
                 size = (num_chains, num_warmup, num_samples)
-                made = _nuts(vae, part, given_part, best, *size, advance)
+                made = nuts(vae, batch, best, others, *size, advance)
             else:
-                made = _svi(vae, part, given_part, encoder, best, num_samples)
-                bar.advance(len(part))
+                made = _svi(vae, batch, encoder, best, num_samples)
+                bar.advance(len(batch.x))
             for name, value in made.items():
-                parts.setdefault(name, []).append(value)
-    tree = _tree(vae, picked, chosen, parts, method, num_chains if nuts else 1, num_samples)
-    tree.attrs = {"method": method, "seed": seed}
+                sink.write(name, slice(start, start + len(batch.x)), value)
+            family, start = best.family, start + len(batch.x)
+    num_chains = num_chains if by_nuts else 1
+    tree = _tree(vae, picked, chosen, sink.arrays(), method, num_chains, num_samples)
+    tree.attrs = {"method": method, "seed": seed, "family": family}
     if isinstance(rows, str) and rows == "unreliable":
         tree.attrs["threshold"] = threshold
     return tree
 
 
 def _choose(
-    vae: VAE,
-    x: Tensor,
-    covariates: Tensor | None,
+    vae: AmortizedModel,
+    data: Rows,
     rows: str | Sequence[int] | np.ndarray | Tensor,
     threshold: float,
     num_samples: int,
@@ -193,44 +200,42 @@ def _choose(
     """The indices of the rows to refine."""
     if isinstance(rows, str):
         if rows == "all":
-            return np.arange(len(x))
+            return np.arange(len(data))
         if rows == "unreliable":
-            k = pareto_khat(
-                vae, x, covariates=covariates, num_samples=num_samples, seed=seed, progress=progress
-            )
-            return np.flatnonzero(k > threshold)
+            k = pareto_khat(vae, data, num_samples=num_samples, seed=seed, progress=progress)
+            # Rows whose k-hat is NaN are not reliable either.
+            return np.flatnonzero(~(k <= threshold))
     else:
         chosen = np.array(rows)
         if chosen.size == 0:
             return np.arange(0)
         whole = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer)
-        if whole and chosen.min() >= 0 and chosen.max() < len(x):
+        if whole and chosen.min() >= 0 and chosen.max() < len(data):
             return chosen
     raise ValueError(
-        f"rows is {rows!r}; accepted are 'unreliable', 'all', or indices from 0 to {len(x) - 1}"
+        f"rows is {rows!r}; accepted are 'unreliable', 'all', or indices from 0 to {len(data) - 1}"
     )
 
 
 def _svi(
-    vae: VAE,
-    x: Tensor,
-    covariates: Tensor | None,
-    encoder: Gaussian,
-    best: Gaussian,
+    vae: AmortizedModel,
+    batch: Batch,
+    encoder: LocalPosterior,
+    best: LocalPosterior,
     num_samples: int,
 ) -> dict[str, np.ndarray]:
+    """Draws of the fitted posterior and what they say of it, the row first in all arrays."""
     noise = best.noise(num_samples)
-    z = best.at(noise)  # (draw, row, latent)
-    log_p, log_q = vae.log_joint(z, x, covariates), best.distribution.log_prob(z)
-    before = log_weight(vae, x, covariates, encoder, noise).double()
+    z, log_q = best.draws(noise)  # (draw, row, latent)
+    log_p = vae.log_joint(z, *batch)
+    before = log_weight(vae, *batch, encoder, noise).double()
     after = (log_p - log_q).double()
-    moved = (best.loc != encoder.loc).any(1) | (best.scale != encoder.scale).flatten(1).any(1)
     made = {
-        "z": z[None],
-        "log_p": log_p[None],
-        "log_q": log_q[None],
-        "log_weight": after[None],
-        "refined": moved,
+        "z": z.transpose(0, 1)[:, None],
+        "log_p": log_p.T[:, None],
+        "log_q": log_q.T[:, None],
+        "log_weight": after.T[:, None],
+        "refined": ~best.keeps,
         "elbo_before": before.mean(0),
         "elbo_after": after.mean(0),
     }
@@ -240,58 +245,11 @@ def _svi(
     return arrays
 
 
-def _nuts(
-    vae: VAE,
-    x: Tensor,
-    covariates: Tensor | None,
-    best: Gaussian,
-    num_chains: int,
-    num_warmup: int,
-    num_samples: int,
-    advance: Callable[[], None],
-) -> dict[str, np.ndarray]:
-    import arviz_stats
-    import xarray as xr
-
-    like = best.loc.dtype
-    lowest = vae.log_joint(best.loc[None], x, covariates)
-
-    def potential(site: dict[str, Tensor]) -> Tensor:
-        with torch.enable_grad():
-            log_p = vae.log_joint(best.at(site["noise"].to(like)), x, covariates)
-            # The sum over rows is large, and what is accepted depends on differences of it below
-            # one: each row counts from its own zero, and in double precision.
-            return (lowest - log_p).double().sum()
-
-    # No mass matrix is adapted: the local normal is one, and a row's own.
-    kernel = NUTS(potential_fn=potential, adapt_mass_matrix=False)
-    mcmc = MCMC(
-        kernel,
-        num_samples,
-        num_warmup,
-        initial_params={"noise": best.noise(num_chains).double()},
-        disable_progbar=True,
-        hook_fn=lambda *_: advance(),
-    )
-    mcmc.run()
-    noise = mcmc.get_samples()["noise"].to(like).transpose(0, 1)
-    z = best.at(noise)  # (chain, draw, row, latent)
-    log_p = vae.log_joint(z.flatten(0, 1), x, covariates).unflatten(0, z.shape[:2])
-    diverging = np.zeros(log_p.shape, dtype=bool)
-    diverging[:, mcmc.diagnostics()["divergences"]["chain 0"]] = True
-    arrays = {"z": z.cpu().numpy(), "log_p": log_p.cpu().numpy(), "diverging": diverging}
-    chains = xr.Dataset({"z": (("chain", "draw", "row", "latent"), arrays["z"])})
-    arrays["r_hat"] = arviz_stats.rhat(chains).z.values
-    for kind in ("bulk", "tail"):
-        arrays[f"ess_{kind}"] = arviz_stats.ess(chains, method=kind).z.values
-    return arrays
-
-
 def _tree(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    picked: Rows,
     chosen: np.ndarray,
-    parts: dict[str, list[np.ndarray]],
+    arrays: dict[str, np.ndarray],
     method: str,
     num_chains: int,
     num_samples: int,
@@ -313,10 +271,10 @@ def _tree(
             shape = [sizes[dim] for dim in dims[name]]
             shape = [num_chains, num_samples, *shape] if by_draw else shape
             empty = np.empty(shape, bool if name in ("refined", "diverging") else float)
-            made.setdefault(group, {})[name] = (
-                np.concatenate(parts[name], axis=2 if by_draw else 0) if parts else empty
-            )
-    made["observed_data"] = {"x": to_float(x).cpu().numpy()}
+            # (row, chain, draw, ...) -> (chain, draw, row, ...)
+            value = np.moveaxis(arrays[name], 0, 2 if by_draw else 0) if arrays else empty
+            made.setdefault(group, {})[name] = value
+    made["observed_data"] = {"x": picked.numbers()}
     tree = xr.DataTree()
     for group, variables in made.items():
         tree[group] = arviz_base.from_dict(

@@ -1,0 +1,104 @@
+"""What may be asked of any distribution: draws, and moments, with a formula or without."""
+
+from __future__ import annotations
+
+__all__ = ["batch_shape", "draw", "drawn_moments", "moments"]
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Draws that stand in for a formula, and how many of them are in memory together.
+_DRAWS = 1000
+_TOGETHER = 100
+
+
+def batch_shape(q: Any) -> tuple[int, ...]:
+    """The batch shape of a distribution; empty where it does not say."""
+    return tuple(getattr(q, "batch_shape", ()))
+
+
+def draw(q: Any, shape: Sequence[int] = (), *, rows: int | None = None) -> Tensor:
+    """Draw from ``q`` without gradients, by whichever way it has.
+
+    Parameters
+    ----------
+    q
+        A distribution of Pyro, torch or zuko, or anything with one of ``sample``, ``rsample`` and
+        a call that draws, as Pyro's wrapper of zuko has.
+    shape
+        Of the draws, before the batch shape.
+    rows
+        A batch shape for a distribution that has none, such as a prior without covariates.
+
+    Returns
+    -------
+    Shape ``(*shape, *batch, *event)``.
+
+    Raises
+    ------
+    TypeError
+        If there is no way to draw from it.
+
+    Examples
+    --------
+    >>> draw(torch.distributions.Normal(torch.zeros(2), 1.0), (3,)).shape
+    torch.Size([3, 2])
+    """
+    shape = torch.Size((*shape, *(() if rows is None or batch_shape(q) else (rows,))))
+    with torch.no_grad():
+        for way in ("sample", "rsample", "__call__"):
+            if hasattr(q, way):
+                try:
+                    return getattr(q, way)(shape)
+                except NotImplementedError:
+                    continue
+    raise TypeError(
+        f"{type(q).__name__} has no way to draw from it; give it a method sample(shape) or "
+        "rsample(shape)"
+    )
+
+
+def moments(q: Any) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of ``q``, shape ``(*batch, *event)`` each.
+
+    By its formulas where it has any that are finite, else of 1000 draws.
+
+    Examples
+    --------
+    >>> mean, sd = moments(torch.distributions.Gamma(torch.tensor([4.0]), 2.0))
+    >>> mean, sd
+    (tensor([2.]), tensor([1.]))
+    """
+    with torch.no_grad():
+        try:
+            mean, variance = q.mean, q.variance
+        except (NotImplementedError, AttributeError):
+            return drawn_moments(q)
+        lost = ~(mean.isfinite() & variance.isfinite())
+        if lost.any():
+            drawn, spread = drawn_moments(q)
+            return torch.where(lost, drawn, mean), torch.where(lost, spread, variance.sqrt())
+        return mean, variance.sqrt()
+
+
+def drawn_moments(q: Any, of: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of 1000 draws, or of a function of draws and their batch."""
+    with torch.no_grad():
+        zero = _values(q, 1, of)[0]
+        # Squares count from the first draw, so that a mean far from zero costs no precision.
+        total, squares = torch.zeros_like(zero).double(), torch.zeros_like(zero).double()
+        for _ in range(_DRAWS // _TOGETHER):
+            away = _values(q, _TOGETHER, of).double() - zero  # (draw, *batch, *event)
+            total, squares = total + away.sum(0), squares + away.square().sum(0)
+    mean = total / _DRAWS
+    sd = (squares / _DRAWS - mean.square()).clamp(min=0.0).sqrt()
+    return (zero + mean).to(zero.dtype), sd.to(zero.dtype)
+
+
+def _values(q: Any, number: int, of: Callable[[Tensor], Tensor] | None) -> Tensor:
+    z = draw(q, (number,))
+    z = z if z.is_floating_point() else z.to(torch.get_default_dtype())
+    return z if of is None else of(z)

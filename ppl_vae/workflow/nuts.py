@@ -1,0 +1,176 @@
+"""NUTS on p(z|x) of some rows at once, from chains that start apart."""
+
+from __future__ import annotations
+
+__all__ = ["Elsewhere", "nuts", "starts"]
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributions as td
+from pyro.infer import MCMC, NUTS
+from torch import Tensor
+
+from ..amortized import AmortizedModel
+from ..distributions import draw, moments
+from ..rows import Batch, Rows
+from .annealing import Path, annealed
+from .local_normal import LocalPosterior
+
+# Rows whose posteriors say where else latents may lie.
+_OTHER_ROWS = 16
+# Annealed chains for each chain that starts from one of them.
+_CANDIDATES = 2
+_TEMPERATURES = (20, 100)
+
+
+class Elsewhere:
+    """Where the latents of a row may be, if not where its encoder says.
+
+    Half the draws are of the prior and half of the posteriors of other rows, normals with the
+    moments of q(z|x) there, of which a mixture has the density.
+
+    Parameters
+    ----------
+    prior
+        p(z) of the rows.
+    others
+        Means and standard deviations, ``(component, latent)``.
+    num_rows
+        For how many rows to draw.
+    """
+
+    batch_shape = ()
+
+    def __init__(self, prior: Any, others: tuple[Tensor, Tensor], num_rows: int) -> None:
+        mean, sd = others
+        self.prior = prior
+        self.num_rows = num_rows
+        self.others = td.MixtureSameFamily(
+            td.Categorical(logits=mean.new_zeros(len(mean))),
+            td.Independent(td.Normal(mean, sd), 1),
+        )
+
+    @classmethod
+    def of(cls, vae: AmortizedModel, data: Rows) -> tuple[Tensor, Tensor]:
+        """Moments of the encoder's posteriors of some rows, spread over all of them."""
+        chosen = np.unique(np.linspace(0, len(data) - 1, _OTHER_ROWS).round().astype(int))
+        mean, sd = moments(vae.posterior(*data.take(chosen, vae.like)))
+        usable = mean.isfinite().all(-1) & sd.isfinite().all(-1) & (sd > 0).all(-1)
+        if usable.any():
+            return mean[usable], sd[usable]
+        return torch.zeros_like(mean[:1]), torch.ones_like(sd[:1])
+
+    def sample(self, shape: torch.Size) -> Tensor:
+        """Latents ``(draw, row, latent)``."""
+        size = shape[0]
+        near = self.others.sample((size - size // 2, self.num_rows))
+        return torch.cat([near, draw(self.prior, (size // 2,), rows=self.num_rows)])
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density of the mixture, ``(draw, row)``."""
+        return torch.logaddexp(self.prior.log_prob(z), self.others.log_prob(z)) - math.log(2)
+
+
+def starts(
+    vae: AmortizedModel,
+    batch: Batch,
+    best: LocalPosterior,
+    others: tuple[Tensor, Tensor],
+    num_chains: int,
+    num_temperatures: int,
+) -> Tensor:
+    """Where chains start, as noise ``(chain, row, latent)`` of the local normal.
+
+    A quarter starts from the local normal, one chain at least. The others start where annealing
+    from the prior and from other rows' posteriors ends, chosen with probability proportional to the
+    square root of their weights: a mode of a hundredth of the mass gets a tenth of the chains, and
+    R-hat sees it, while a place where annealing got stuck gets none.
+    """
+    noise = best.noise(num_chains)
+    near = max(1, num_chains // 4)
+    if near == num_chains:
+        return noise
+    prior = vae.prior_at(batch.covariates)
+    path = Path(vae, *batch, start=Elsewhere(prior, others, len(batch.x)))
+    z, log_weight = annealed(path, _CANDIDATES * num_chains, num_temperatures)
+    log_share = (0.5 * log_weight).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+    log_share = log_share - log_share.logsumexp(0)
+    # Systematic resampling: as many of each as its share, to one.
+    edges = log_share.exp().nan_to_num(1 / len(z)).cumsum(0).T.contiguous()  # (row, candidate)
+    far = num_chains - near
+    levels = (torch.arange(far, device=z.device) + torch.rand(len(edges), 1).to(z.device)) / far
+    chosen = torch.searchsorted(edges, levels.to(edges.dtype)).clamp(max=len(z) - 1)  # (row, chain)
+    picked = z.gather(0, chosen.T[:, :, None].expand(-1, -1, z.shape[-1]))
+    back = best.normal.noise_of(best.coordinates.map.back(picked))
+    noise[near:] = torch.where(back.isfinite().all(-1, keepdim=True), back, noise[near:])
+    return noise
+
+
+def nuts(
+    vae: AmortizedModel,
+    batch: Batch,
+    best: LocalPosterior,
+    others: tuple[Tensor, Tensor],
+    num_chains: int,
+    num_warmup: int,
+    num_samples: int,
+    advance: Callable[[], None],
+) -> dict[str, np.ndarray]:
+    """Draws of p(z|x) with what says whether chains agree, the row first in all arrays."""
+    import arviz_stats
+    import xarray as xr
+
+    like = best.normal.loc.dtype
+    least, most = _TEMPERATURES
+    temperatures = min(max((num_warmup + num_samples) // 4, least), most)
+    initial = starts(vae, batch, best, others, num_chains, temperatures)
+
+    def log_density(noise: Tensor) -> Tensor:
+        z, log_det = best.coordinates.map(best.normal.at(noise))
+        return vae.log_joint(z, *batch) + log_det
+
+    lowest = log_density(torch.zeros_like(initial[:1]))
+    # A row without a density moves by itself, and is NaN in the end: the others are not held up.
+    lost = ~lowest.isfinite()
+    unusable = lost | ~log_density(initial).isfinite()  # (chain, row)
+
+    def potential(site: dict[str, Tensor]) -> Tensor:
+        with torch.enable_grad():
+            free = 0.5 * site["noise"].square().sum(-1)
+            # What a lost row's density is NaN of is cut off, so that no gradient comes back.
+            inside = torch.where(lost[..., None], 0.0, site["noise"])
+            # The sum over rows is large, and what is accepted depends on differences of it below
+            # one: each row counts from its own zero, and in double precision.
+            each = (lowest - log_density(inside.to(like))).double()
+            return torch.where(lost, free, each).sum()
+
+    # No mass matrix is adapted: the local normal is one, and a row's own.
+    kernel = NUTS(potential_fn=potential, adapt_mass_matrix=False)
+    mcmc = MCMC(
+        kernel,
+        num_samples,
+        num_warmup,
+        initial_params={"noise": torch.where(unusable[..., None], 0.0, initial).double()},
+        disable_progbar=True,
+        hook_fn=lambda *_: advance(),
+    )
+    mcmc.run()
+    noise = mcmc.get_samples()["noise"].to(like).transpose(0, 1)  # (chain, draw, row, latent)
+    flat = noise.flatten(0, 1)
+    z, _ = best.coordinates.map(best.normal.at(flat))
+    z = torch.where(lost[..., None], torch.nan, z)
+    log_p = vae.log_joint(z, *batch).unflatten(0, noise.shape[:2])
+    z = z.unflatten(0, noise.shape[:2])
+    diverging = np.zeros(log_p.shape, dtype=bool)
+    diverging[:, mcmc.diagnostics()["divergences"]["chain 0"]] = True
+    made = {"z": z.cpu().numpy(), "log_p": log_p.cpu().numpy(), "diverging": diverging}
+    chains = xr.Dataset({"z": (("chain", "draw", "row", "latent"), made["z"])})
+    arrays = {name: np.moveaxis(array, 2, 0) for name, array in made.items()}
+    arrays["r_hat"] = arviz_stats.rhat(chains).z.values
+    for kind in ("bulk", "tail"):
+        arrays[f"ess_{kind}"] = arviz_stats.ess(chains, method=kind).z.values
+    return arrays
