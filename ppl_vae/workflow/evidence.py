@@ -12,6 +12,7 @@ __all__ = [
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
@@ -19,12 +20,15 @@ from ..renamed import renamed
 from ..rows import Rows
 from .annealing import anneal
 from .baseline import independent_log_prob
-from .khat import smoothed_tail_index
-from .posterior import map_draws
+from .khat import reliable_khat, smoothed_tail_index
+from .posterior import Draws, map_draws
 from .weights import average_weight, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
+
+# Draws that judge the weights, apart from those that log p(x) is estimated with.
+_JUDGING = 500
 
 
 @renamed(context="covariates")
@@ -45,9 +49,11 @@ def log_evidence(
     .. math:: \log p(x) \approx \log \frac{1}{S} \sum_{s=1}^S
         \frac{p(x, z_s)}{q(z_s \mid x)}, \quad z_s \sim q(z \mid x)
 
-    On average the estimate is a lower bound, which rises to log p(x) with the number of draws;
-    where Pareto k-hat is above 0.7 it may be far below, whatever its standard error says. There
-    annealed importance sampling is the method to use: some hundred times the work for a draw.
+    On average the estimate is a lower bound, which rises to log p(x) with the number of draws.
+    Whether weights can be used at all is judged by Pareto k-hat of draws apart from those that the
+    estimate is of: among rows selected by their own weights estimates are too low. Where weights
+    are not usable an estimate may be far off, whatever its standard error says; annealed
+    importance sampling is then the method to use, at some hundred times the work for a draw.
 
     Parameters
     ----------
@@ -61,7 +67,8 @@ def log_evidence(
         ``"importance"``, or ``"ais"``: :func:`~ppl_vae.workflow.annealing.anneal`, which
         has more options.
     num_samples
-        Draws for each row; by default 1000, or 16 chains of annealing.
+        Draws for each row that the estimate is of; by default 1000, or 16 chains of annealing. By
+        importance sampling as many more judge the weights, at most 500.
     num_temperatures
         Of annealing; 100 by default.
     seed, chunk_rows
@@ -72,9 +79,14 @@ def log_evidence(
     Returns
     -------
     xarray.Dataset
-        Over ``row``, in nats: ``log_evidence``; ``standard_error``, by the delta method; ``elbo``,
-        the mean of the log-weights. And ``pareto_k``, the tail index of the weights; it is 0 where
-        all weights are equal, as they are when q(z|x) is exact, and NaN for fewer than 30 chains.
+        Over ``row``, in nats: ``log_evidence``; ``standard_error``, by the delta method;
+        ``log_evidence_low`` and ``log_evidence_high``, a 95 % interval; ``elbo``, the mean of the
+        log-weights. And ``pareto_k``, the tail index of the weights, of other draws: 0 where all
+        weights are equal, as they are when q(z|x) is exact. And ``weights_usable``, whether it is
+        at most the attribute ``threshold``, :math:`\min(1 - 1 / \log_{10} S, 0.7)` for the S
+        draws that judge; where weights are not usable, ``log_evidence_high`` is infinite, as these
+        draws give no upper bound, and ``log_evidence_low`` is a bound that holds for 95 %. Of
+        annealing ``pareto_k`` is NaN for fewer than 30 chains.
 
     Raises
     ------
@@ -119,15 +131,26 @@ def log_evidence(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
             "30, better 500"
         )
+    judging = min(num_samples, _JUDGING)
+    threshold = reliable_khat(judging)
+
+    def summary(draws: Draws) -> dict[str, Tensor]:
+        judged, estimated = draws.log_weight.split([judging, num_samples])
+        k = torch.as_tensor(smoothed_tail_index(judged.double().T.cpu().numpy())).to(judged.device)
+        found = average_weight(estimated, k <= threshold)
+        return found | {"pareto_k": k, "weights_usable": k <= threshold}
+
     arrays = map_draws(
         vae,
         x,
         covariates,
-        lambda draws: average_weight(draws.log_weight),
-        num_samples=num_samples,
+        summary,
+        num_samples=judging + num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
         label="evidence",
         progress=progress,
     )
-    return evidence_dataset(arrays, method=method, num_samples=num_samples, seed=seed)
+    return evidence_dataset(
+        arrays, method=method, num_samples=num_samples, threshold=threshold, seed=seed
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["reliable_khat", "smoothed_tail_index"]
+__all__ = ["generalized_pareto", "largest_weights", "reliable_khat", "smoothed_tail_index"]
 
 import math
 
@@ -56,13 +56,10 @@ def smoothed_tail_index(log_weight: np.ndarray) -> np.ndarray:
     array([0.28,  inf])
     """
     log_weight = np.asarray(log_weight, dtype=np.float64)
-    size = log_weight.shape[1]
-    tail = math.floor(min(size / 5, 3 * math.sqrt(size)))
     k = np.full(len(log_weight), np.nan)
     for start in range(0, len(log_weight), _ROWS):
         rows = slice(start, start + _ROWS)
-        # The largest weights and the one below them, in ascending order: (row, tail + 1).
-        largest = np.sort(np.partition(log_weight[rows], size - tail - 1, axis=1)[:, -tail - 1 :])
+        largest = largest_weights(log_weight[rows])
         k[rows] = _tail_index(largest)
         with np.errstate(invalid="ignore"):  # infinity less infinity
             spread = largest[:, -1] - log_weight[rows].min(1)
@@ -72,6 +69,13 @@ def smoothed_tail_index(log_weight: np.ndarray) -> np.ndarray:
     return k
 
 
+def largest_weights(log_weight: np.ndarray) -> np.ndarray:
+    """The tail of log-weights ``(row, draw)`` and the one below it, ascending: (row, tail + 1)."""
+    size = log_weight.shape[1]
+    tail = math.floor(min(size / 5, 3 * math.sqrt(size)))
+    return np.sort(np.partition(log_weight, size - tail - 1, axis=1)[:, -tail - 1 :])
+
+
 def _tail_index(largest: np.ndarray) -> np.ndarray:
     """k-hat from the largest log-weights of each row, the cutoff first, in ascending order."""
     with np.errstate(all="ignore"):  # rows of NaN and infinity are told apart afterwards
@@ -79,14 +83,22 @@ def _tail_index(largest: np.ndarray) -> np.ndarray:
         cutoff, tail = np.maximum(relative[:, :1], _SMALLEST), relative[:, 1:]
         above = tail > cutoff
         count = above.sum(1)
-        k = _generalized_pareto(np.where(above, np.exp(tail) - np.exp(cutoff), 0.0), above, count)
+        excess = np.where(above, np.exp(tail) - np.exp(cutoff), 0.0)
+        k, _ = generalized_pareto(excess, above, count)
         tied = (relative >= cutoff).sum(1) >= _FEWEST
         hill = np.maximum(tail - cutoff, 0.0).mean(1)
     return np.where(count >= _FEWEST, k, np.where(tied, hill, np.inf))
 
 
-def _generalized_pareto(excess: np.ndarray, above: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """The shape of excesses ``(row, tail)`` in ascending order, of which ``count`` are above 0."""
+def generalized_pareto(
+    excess: np.ndarray, above: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit excesses over a cutoff ``(row, tail)``, ascending, of which ``count`` are ``above`` 0.
+
+    Returns
+    -------
+    The shape k, drawn towards 0.5 as by ten weights more, and the scale: ``(row,)`` each.
+    """
     count = np.maximum(count, 1)
     last = excess.shape[1]
     quartile = np.take_along_axis(
@@ -112,4 +124,5 @@ def _generalized_pareto(excess: np.ndarray, above: np.ndarray, count: np.ndarray
     weight[weight < 10 * np.finfo(np.float64).eps] = 0.0
     weight /= weight.sum(1, keepdims=True)
     best = (np.where(usable, theta, 0.0) * weight).sum(1, keepdims=True)
-    return (count * shape(best)[:, 0] + 5) / (count + 10)
+    k = shape(best)[:, 0]
+    return (count * k + 5) / (count + 10), -k / best[:, 0]

@@ -7,14 +7,15 @@ __all__ = ["active_units", "amortization_gap", "pareto_khat"]
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
-from .evidence import log_evidence
 from .gaps import amortization_gap
-from .khat import reliable_khat
+from .khat import reliable_khat, smoothed_tail_index
+from .posterior import map_draws
 from .units import active_units
 
 if TYPE_CHECKING:
@@ -81,15 +82,27 @@ def pareto_khat(
     >>> k.dims, bool((k.needed_samples >= 10).all())
     (('row',), True)
     """
-    k = log_evidence(
+    import xarray as xr
+
+    if num_samples < 30:
+        raise ValueError(
+            f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
+            "30, better 500"
+        )
+    arrays = map_draws(
         vae,
         x,
-        covariates=covariates,
+        covariates,
+        lambda draws: {
+            "k": torch.as_tensor(smoothed_tail_index(draws.log_weight.double().T.cpu().numpy()))
+        },
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
+        label="k-hat",
         progress=progress,
-    ).pareto_k
+    )
+    k = xr.DataArray(arrays["k"], dims="row", coords={"row": range(len(x))}, name="pareto_k")
     room = (1 - k.clip(min=0)).clip(min=0)
     with np.errstate(divide="ignore", over="ignore"):
         needed = 10 ** (1 / room.values)
