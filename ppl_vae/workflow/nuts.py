@@ -22,9 +22,12 @@ from .local_normal import LocalPosterior
 
 # Rows whose posteriors say where else latents may lie.
 _OTHER_ROWS = 16
-# Annealed chains for each chain that starts from one of them.
-_CANDIDATES = 2
-_TEMPERATURES = (20, 100)
+# Annealed chains for each chain that starts from one of them, and the fewest.
+_CANDIDATES = 4
+_FEWEST_CANDIDATES = 32
+# Nats by which a weight may be below a row's largest: a thousandth of the posterior is seen.
+_NEGLIGIBLE = 7.0
+_TEMPERATURES = (50, 100)
 
 
 class Elsewhere:
@@ -86,28 +89,51 @@ def starts(
     """Where chains start, as noise ``(chain, row, latent)`` of the local normal.
 
     A quarter starts from the local normal, one chain at least. The others start where annealing
-    from the prior and from other rows' posteriors ends, chosen with probability proportional to the
-    square root of their weights: a mode of a hundredth of the mass gets a tenth of the chains, and
-    R-hat sees it, while a place where annealing got stuck gets none.
+    from the prior and from other rows' posteriors ends, unless its weight there is more than seven
+    nats below the largest: annealing got stuck, or so little of the posterior lies there. Half of
+    them as far from each other and from the local normal as there are, so that R-hat sees a second
+    mode; and half with probability proportional to the square root of their weights.
     """
     noise = best.noise(num_chains)
     near = max(1, num_chains // 4)
-    if near == num_chains:
+    far = num_chains - near
+    if not far:
         return noise
     prior = vae.prior_at(batch.covariates)
     path = Path(vae, *batch, start=Elsewhere(prior, others, len(batch.x)))
-    z, log_weight = annealed(path, _CANDIDATES * num_chains, num_temperatures)
-    log_share = (0.5 * log_weight).nan_to_num(nan=-torch.inf, posinf=-torch.inf)
-    log_share = log_share - log_share.logsumexp(0)
-    # Systematic resampling: as many of each as its share, to one.
-    edges = log_share.exp().nan_to_num(1 / len(z)).cumsum(0).T.contiguous()  # (row, candidate)
-    far = num_chains - near
-    levels = (torch.arange(far, device=z.device) + torch.rand(len(edges), 1).to(z.device)) / far
-    chosen = torch.searchsorted(edges, levels.to(edges.dtype)).clamp(max=len(z) - 1)  # (row, chain)
-    picked = z.gather(0, chosen.T[:, :, None].expand(-1, -1, z.shape[-1]))
-    back = best.normal.noise_of(best.coordinates.map.back(picked))
-    noise[near:] = torch.where(back.isfinite().all(-1, keepdim=True), back, noise[near:])
+    size = max(_FEWEST_CANDIDATES, _CANDIDATES * num_chains)
+    z, log_weight = annealed(path, size, num_temperatures)
+    ends = best.normal.noise_of(best.coordinates.map.back(z))
+    usable = ends.isfinite().all(-1) & log_weight.isfinite()
+    log_weight = log_weight.masked_fill(~usable, -torch.inf)
+    usable &= log_weight > log_weight.amax(0) - _NEGLIGIBLE  # (candidate, row)
+    apart = _farthest(ends, usable, (far + 1) // 2)
+    likely = _resampled(0.5 * log_weight.masked_fill(~usable, -torch.inf), far // 2)
+    chosen = torch.cat([apart, likely])  # (chain, row)
+    picked = ends.gather(0, chosen[..., None].expand(-1, -1, ends.shape[-1]))
+    found = usable.gather(0, chosen)[..., None]
+    noise[near:] = torch.where(found, picked.to(noise.dtype), noise[near:])
     return noise
+
+
+def _farthest(points: Tensor, usable: Tensor, number: int) -> Tensor:
+    """Indices ``(number, row)`` of points that are far from zero and from each other."""
+    distance = points.square().sum(-1).masked_fill(~usable, -1.0)  # (candidate, row)
+    chosen = []
+    for _ in range(number):
+        chosen.append(distance.argmax(0))
+        last = points.gather(0, chosen[-1][None, :, None].expand(1, -1, points.shape[-1]))
+        distance = torch.minimum(distance, (points - last).square().sum(-1))
+    return torch.stack(chosen)
+
+
+def _resampled(log_weight: Tensor, number: int) -> Tensor:
+    """Indices ``(number, row)`` by systematic resampling: of each as many as its share, to one."""
+    share = (log_weight - log_weight.logsumexp(0)).exp().nan_to_num(1 / len(log_weight))
+    edges = share.cumsum(0).T.contiguous()  # (row, candidate)
+    offset = torch.rand(len(edges), 1, dtype=edges.dtype, device=edges.device)
+    levels = (torch.arange(number, device=edges.device) + offset) / max(1, number)
+    return torch.searchsorted(edges, levels).clamp(max=len(log_weight) - 1).T
 
 
 def nuts(
