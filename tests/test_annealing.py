@@ -1,9 +1,11 @@
 """Annealed importance sampling, judged by the exact oracle."""
 
 import numpy as np
+import pyro
 import pytest
 import torch
 from oracle import LinearGaussian
+from pyro.distributions.transforms import planar
 
 from ppl_vae import VAE, VAEConfig, log_evidence
 from ppl_vae.workflow.annealing import Path, anneal, sandwich
@@ -259,3 +261,18 @@ def test_temperatures_are_for_annealing(oracle):
         log_evidence(oracle.vae(), oracle.rows(3), num_temperatures=5)
     with pytest.raises(ValueError, match="num_rows is 0"):
         sandwich(oracle.vae(), num_rows=0)
+
+
+def test_a_start_without_a_density_elsewhere(oracle):
+    """A planar flow knows the density of its own draws alone: the prior is there to start from."""
+    vae, x = oracle.vae(), oracle.rows(3)
+    flow = planar(3).double()
+    vae.encoder.register_forward_hook(
+        lambda module, inputs, q: pyro.distributions.TransformedDistribution(q, [flow])
+    )
+    with pytest.raises(
+        ValueError, match=r"has no density at latents other than its own draws.*'pr"
+    ):
+        anneal(vae, x, num_temperatures=5, progress=False)
+    evidence = anneal(vae, x, start="prior", num_temperatures=5, progress=False)
+    assert evidence.log_evidence.notnull().all()

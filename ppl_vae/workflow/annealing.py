@@ -16,7 +16,7 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import Rows, rows_within_budget
 from ..sink import MemorySink
-from .latents import draw
+from .latents import NO_INVERSE, draw
 from .posterior import evaluating
 from .weights import average_weight, evidence_dataset
 
@@ -306,6 +306,13 @@ class Path:
             start = vae.prior_at(covariates)
         self.start = start
         self.num_leapfrog = num_leapfrog
+        try:
+            self.start.log_prob(self.sample(1).clone())
+        except NO_INVERSE as error:
+            raise ValueError(
+                f"{type(self.start).__name__} has no density at latents other than its own draws, "
+                f"as annealing needs ({type(error).__name__}: {error}); use start='prior'"
+            ) from error
         # From draws, since not every distribution knows its own standard deviation.
         self.scale = self.sample(64).std(0)  # (row, latent)
 

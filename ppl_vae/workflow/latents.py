@@ -2,7 +2,7 @@ r"""Coordinates in which q(z|x) is normal: for any distribution, exactly or by m
 
 from __future__ import annotations
 
-__all__ = ["EXACT", "MOMENTS", "Coordinates", "coordinates", "draw", "moments"]
+__all__ = ["EXACT", "MOMENTS", "NO_INVERSE", "Coordinates", "coordinates", "draw", "moments"]
 
 import abc
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ from .gaussian import Gaussian
 
 EXACT = "exact coordinates of the encoder"
 MOMENTS = "a normal with the draws' moments"
+# What transforms raise that cannot be inverted: torch's and zuko's, Pyro's planar flow, and Pyro's
+# autoregressive ones in double precision.
+NO_INVERSE = (NotImplementedError, KeyError, RuntimeError)
 # Of a latent that does not vary among draws: a normal needs some width.
 _LEAST_SPREAD = 1e-3
 

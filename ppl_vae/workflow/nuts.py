@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Elsewhere", "nuts", "starts"]
+__all__ = ["STARTS", "Elsewhere", "nuts", "starts"]
 
 import math
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from ..amortized import AmortizedModel
 from ..distributions import draw, moments
 from ..rows import Batch, Rows
 from .annealing import Path, annealed
+from .latents import NO_INVERSE
 from .local_normal import LocalPosterior
 
 # Rows whose posteriors say where else latents may lie.
@@ -28,6 +29,12 @@ _FEWEST_CANDIDATES = 32
 # Nats by which a weight may be below a row's largest: a thousandth of the posterior is seen.
 _NEGLIGIBLE = 7.0
 _TEMPERATURES = (50, 100)
+
+
+STARTS = {
+    True: "the local normal, and where annealing from the prior and other rows' posteriors ends",
+    False: "the local normal alone, as the encoder's distribution cannot be inverted",
+}
 
 
 class Elsewhere:
@@ -85,7 +92,7 @@ def starts(
     others: tuple[Tensor, Tensor],
     num_chains: int,
     num_temperatures: int,
-) -> Tensor:
+) -> tuple[Tensor, bool]:
     """Where chains start, as noise ``(chain, row, latent)`` of the local normal.
 
     A quarter starts from the local normal, one chain at least. The others start where annealing
@@ -93,17 +100,23 @@ def starts(
     nats below the largest: annealing got stuck, or so little of the posterior lies there. Half of
     them as far from each other and from the local normal as there are, so that R-hat sees a second
     mode; and half with probability proportional to the square root of their weights.
+
+    Some flows say where noise goes and not where latents came from. All chains then start from the
+    local normal, and the second value returned is false.
     """
     noise = best.noise(num_chains)
     near = max(1, num_chains // 4)
     far = num_chains - near
     if not far:
-        return noise
+        return noise, True
     prior = vae.prior_at(batch.covariates)
     path = Path(vae, *batch, start=Elsewhere(prior, others, len(batch.x)))
     size = max(_FEWEST_CANDIDATES, _CANDIDATES * num_chains)
     z, log_weight = annealed(path, size, num_temperatures)
-    ends = best.normal.noise_of(best.coordinates.map.back(z))
+    try:
+        ends = best.normal.noise_of(best.coordinates.map.back(z))
+    except NO_INVERSE:
+        return noise, False
     usable = ends.isfinite().all(-1) & log_weight.isfinite()
     log_weight = log_weight.masked_fill(~usable, -torch.inf)
     usable &= log_weight > log_weight.amax(0) - _NEGLIGIBLE  # (candidate, row)
@@ -113,7 +126,7 @@ def starts(
     picked = ends.gather(0, chosen[..., None].expand(-1, -1, ends.shape[-1]))
     found = usable.gather(0, chosen)[..., None]
     noise[near:] = torch.where(found, picked.to(noise.dtype), noise[near:])
-    return noise
+    return noise, True
 
 
 def _farthest(points: Tensor, usable: Tensor, number: int) -> Tensor:
@@ -145,15 +158,18 @@ def nuts(
     num_warmup: int,
     num_samples: int,
     advance: Callable[[], None],
-) -> dict[str, np.ndarray]:
-    """Draws of p(z|x) with what says whether chains agree, the row first in all arrays."""
+) -> tuple[dict[str, np.ndarray], str]:
+    """Draws of p(z|x) with what says whether chains agree, the row first in all arrays.
+
+    And where chains started, in words.
+    """
     import arviz_stats
     import xarray as xr
 
     like = best.normal.loc.dtype
     least, most = _TEMPERATURES
     temperatures = min(max((num_warmup + num_samples) // 4, least), most)
-    initial = starts(vae, batch, best, others, num_chains, temperatures)
+    initial, apart = starts(vae, batch, best, others, num_chains, temperatures)
 
     def log_density(noise: Tensor) -> Tensor:
         z, log_det = best.coordinates.map(best.normal.at(noise))
@@ -199,4 +215,4 @@ def nuts(
     arrays["r_hat"] = arviz_stats.rhat(chains).z.values
     for kind in ("bulk", "tail"):
         arrays[f"ess_{kind}"] = arviz_stats.ess(chains, method=kind).z.values
-    return arrays
+    return arrays, STARTS[apart]

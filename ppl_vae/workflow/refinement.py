@@ -163,7 +163,8 @@ def refine(
     work = len(chosen) * (num_warmup + num_samples if by_nuts else 1)
     per_row = num_chains * num_samples * vae.latent_dim
     max_rows = max(1, min(_NUTS_ROWS, _NUTS_ENTRIES // per_row)) if by_nuts else None
-    sink, family, start = MemorySink(len(chosen)), "", 0
+    sink, start = MemorySink(len(chosen)), 0
+    said: dict[str, str] = {}
     with evaluating(vae, seed), Progress(work, f"refine by {method}", show=progress) as bar:
         others = Elsewhere.of(vae, data) if by_nuts else None
         for batch in chunks(vae, picked, chunk_rows=chunk_rows, max_rows=max_rows):
@@ -173,16 +174,16 @@ def refine(
             if others is not None:
                 advance = partial(bar.advance, len(batch.x))
                 size = (num_chains, num_warmup, num_samples)
-                made = nuts(vae, batch, best, others, *size, advance)
+                made, said["starts"] = nuts(vae, batch, best, others, *size, advance)
             else:
                 made = _svi(vae, batch, encoder, best, num_samples)
                 bar.advance(len(batch.x))
             for name, value in made.items():
                 sink.write(name, slice(start, start + len(batch.x)), value)
-            family, start = best.family, start + len(batch.x)
+            said["family"], start = best.family, start + len(batch.x)
     num_chains = num_chains if by_nuts else 1
     tree = _tree(vae, picked, chosen, sink.arrays(), method, num_chains, num_samples)
-    tree.attrs = {"method": method, "seed": seed, "family": family}
+    tree.attrs = {"method": method, "seed": seed, **said}
     if isinstance(rows, str) and rows == "unreliable":
         tree.attrs["threshold"] = threshold
     return tree
