@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .amortized import AmortizedModel as AmortizedModel
+    from .components.chain import Chain as Chain
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
+    from .components.decoders import CategoricalDecoder as CategoricalDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
     from .components.decoders import Decoder as Decoder
     from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
     from .components.decoders import NormalDecoder as NormalDecoder
+    from .components.decoders import PoissonDecoder as PoissonDecoder
+    from .components.decoders import (
+        ZeroInflatedNegativeBinomialDecoder as ZeroInflatedNegativeBinomialDecoder,
+    )
+    from .components.encoders import Encoder as Encoder
+    from .components.encoders import FullRankEncoder as FullRankEncoder
     from .components.encoders import NormalEncoder as NormalEncoder
     from .components.networks import MLP as MLP
     from .components.networks import ConvDecoder as ConvDecoder
     from .components.networks import ConvEncoder as ConvEncoder
+    from .components.networks import Network as Network
+    from .components.priors import MixturePrior as MixturePrior
+    from .components.priors import Prior as Prior
     from .components.priors import StandardNormal as StandardNormal
+    from .components.priors import VampPrior as VampPrior
+    from .components.registry import Choice as Choice
     from .config import VAEConfig as VAEConfig
     from .data import Dataset as Dataset
     from .data import load_data as load_data
@@ -60,16 +73,21 @@ __version__ = "0.1.0"
 # Imported on first use: `import ppl_vae` and `ppl-vae --help` do not wait for torch.
 _HOMES = {
     "amortized": ("AmortizedModel",),
+    "components.chain": ("Chain",),
     "components.decoders": (
         "BernoulliDecoder",
+        "CategoricalDecoder",
         "ContinuousBernoulliDecoder",
         "Decoder",
         "NegativeBinomialDecoder",
         "NormalDecoder",
+        "PoissonDecoder",
+        "ZeroInflatedNegativeBinomialDecoder",
     ),
-    "components.encoders": ("NormalEncoder",),
-    "components.networks": ("MLP", "ConvDecoder", "ConvEncoder"),
-    "components.priors": ("StandardNormal",),
+    "components.encoders": ("Encoder", "FullRankEncoder", "NormalEncoder"),
+    "components.networks": ("MLP", "ConvDecoder", "ConvEncoder", "Network"),
+    "components.priors": ("MixturePrior", "Prior", "StandardNormal", "VampPrior"),
+    "components.registry": ("Choice",),
     "config": ("VAEConfig",),
     "data": ("Dataset", "load_data"),
     "inference.engine.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),

@@ -96,14 +96,24 @@ def fit(
         str | None, typer.Option(help="one_cycle, the default, or constant: the rate's course.")
     ] = None,
     latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
-    network: Annotated[str | None, typer.Option(help="mlp, conv or cvae.")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="standard_normal, mixture or vamp; options as in vamp:components=500."),
+    ] = None,
+    guide: Annotated[str | None, typer.Option(help="normal or full_rank.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="mlp or conv; options as in conv:hidden=(32,64,256).")
+    ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
     ] = None,
     activation: Annotated[str | None, typer.Option(help="relu, tanh, silu, gelu, ...")] = None,
     likelihood: Annotated[
         str | None,
-        typer.Option(help="bernoulli, continuous_bernoulli, negative_binomial or normal."),
+        typer.Option(
+            help="bernoulli, continuous_bernoulli, negative_binomial, normal, poisson, "
+            "zero_inflated_negative_binomial or categorical."
+        ),
     ] = None,
     scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,
     heads: Annotated[str | None, typer.Option(help="separate or joint.")] = None,
@@ -140,6 +150,8 @@ def fit(
     """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
     parts = {
         "latent_dim": latent_dim,
+        "prior": prior,
+        "guide": guide,
         "network": network,
         "hidden": None if hidden is None else _numbers("--hidden", hidden),
         "activation": activation,
@@ -177,13 +189,13 @@ def fit(
         typer.echo(json.dumps({"run": str(out), **metrics}))
     elif not quiet:
         console = Console()
-        widths = " ".join(map(str, config.hidden))
         reason = config.reason or f"as preset {preset}"
         console.print(
             f"{metrics['data']['source']}: {metrics['data']['train_rows']} rows to fit to, "
             f"{metrics['test']['rows']} to test on\n"
-            f"{config.likelihood} likelihood, {reason}\n"
-            f"{config.latent_dim} latents, {config.network} {widths} {config.activation}\n"
+            f"{config.choice('likelihood')} likelihood, {reason}\n"
+            f"{config.latent_dim} latents, prior {config.choice('prior')}, guide "
+            f"{config.choice('guide')}, network {config.choice('network')}\n"
             f"{_course(metrics['fit'])}",
             highlight=False,
         )
@@ -560,7 +572,9 @@ def _one_line(error: Exception) -> str:
     details = getattr(error, "errors", None)
     if callable(details):  # pydantic's, one for each field
         return "; ".join(
-            f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg']}" for e in details()
+            (f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: " if e["loc"] else "")
+            + e["msg"].removeprefix("Value error, ")
+            for e in details()
         )
     return " ".join(str(error).split()) or type(error).__name__
 

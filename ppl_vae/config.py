@@ -5,30 +5,28 @@ from __future__ import annotations
 __all__ = ["VAEConfig"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from .components.decoders import DECODERS, Decoder
-from .components.encoders import ENCODERS
-from .components.networks import ACTIVATIONS, INITIALIZATIONS, NETWORKS
-from .components.priors import PRIORS
-from .components.scales import SCALES
+from .components.encoders import ENCODERS, Encoder
+from .components.networks import INITIALIZATIONS, NETWORKS
+from .components.priors import PRIORS, Prior
+from .components.registry import Choice, Registry
 from .rows import check_rows, to_float
 
-_CHOICES: dict[str, Mapping[str, Any]] = {
+_REGISTRIES: dict[str, Registry[Any]] = {
     "network": NETWORKS,
-    "activation": ACTIVATIONS,
-    "initialization": INITIALIZATIONS,
     "likelihood": DECODERS,
     "prior": PRIORS,
     "guide": ENCODERS,
-    "scale": SCALES,
-    "heads": {"separate": None, "joint": None},
 }
+# Options that can be given as if they were fields, and whose they are.
+_SHORT = {"hidden": "network", "activation": "network", "scale": "guide", "heads": "guide"}
 
 
 class VAEConfig(BaseModel):
@@ -41,28 +39,22 @@ class VAEConfig(BaseModel):
     latent_dim
         The number of latents.
     network
-        ``"mlp"``, ``"conv"`` or ``"cvae"``.
-    hidden
-        For ``"mlp"`` the encoder's hidden widths; for ``"conv"`` its channels and then the width
-        of its dense layer; for ``"cvae"``, which has none, its channels. The decoder's are the
-        same, backwards.
-    activation
-        ``"relu"``, ``"tanh"``, ``"silu"``, ``"gelu"``, ``"softplus"`` or ``"elu"``.
+        ``"mlp"`` or ``"conv"``.
+    likelihood
+        ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"``, ``"normal"``,
+        ``"poisson"``, ``"zero_inflated_negative_binomial"`` or ``"categorical"``.
+    prior
+        ``"standard_normal"``, ``"mixture"`` or ``"vamp"``.
+    guide
+        ``"normal"`` or ``"full_rank"``: the family of the encoder.
+    network_options, likelihood_options, prior_options, guide_options
+        Arguments of the part's class, such as ``{"hidden": (64,)}``. Each of the four parts can
+        also be written with its options, ``network="mlp:hidden=(64,),activation=tanh"``, and so
+        on the command line. ``hidden`` and ``activation``, of the network, and ``scale`` and
+        ``heads``, of the guide, can be given as if they were fields.
     initialization
         ``"torch"`` or ``"glorot"``: how the weights of both networks start, as in PyTorch or as in
         Keras and TensorFlow.
-    likelihood
-        ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"`` or ``"normal"``.
-    likelihood_options
-        Further arguments of the decoder, such as ``{"scale": "shared"}`` for ``"normal"``.
-    prior
-        ``"standard_normal"``.
-    guide
-        ``"normal"``: the family of the encoder.
-    scale
-        ``"log_variance"``, ``"log_scale"`` or ``"softplus"``: what the encoder's network returns.
-    heads
-        ``"separate"`` or ``"joint"``.
     covariate_dim
         The number of covariates of a conditional VAE.
     center, spread
@@ -88,15 +80,14 @@ class VAEConfig(BaseModel):
     event_shape: tuple[int, ...] = Field(min_length=1)
     latent_dim: int = Field(gt=0)
     network: str = "mlp"
-    hidden: tuple[int, ...] = (500, 500)
-    activation: str = "silu"
+    network_options: dict[str, Any] = {}
     initialization: str = "torch"
     likelihood: str = "bernoulli"
-    likelihood_options: dict[str, float | str] = {}
+    likelihood_options: dict[str, Any] = {}
     prior: str = "standard_normal"
+    prior_options: dict[str, Any] = {}
     guide: str = "normal"
-    scale: str = "log_variance"
-    heads: str = "separate"
+    guide_options: dict[str, Any] = {}
     covariate_dim: int = Field(default=0, ge=0)
     center: float | tuple[float, ...] = 0.0
     spread: float | tuple[float, ...] = 1.0
@@ -105,25 +96,77 @@ class VAEConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and "context_dim" in fields:
+    def _gathered(cls, fields: Any) -> Any:
+        """Choices taken apart into names and options, and options that were given as fields."""
+        if not isinstance(fields, Mapping):
+            return fields
+        fields = dict(fields)
+        if "context_dim" in fields:
             raise ValueError("context_dim is now called covariate_dim; pass covariate_dim=...")
+        if fields.get("network") == "cvae":  # as 0.1 called it
+            fields["network"] = Choice("conv", {"dense": False})
+        for part in _REGISTRIES:
+            given = fields.get(part, cls.model_fields[part].default)
+            if not isinstance(given, str | Choice | Mapping):
+                continue
+            choice = Choice.of(given)
+            options = {**fields.get(f"{part}_options", {}), **choice.options}
+            for short, whose in _SHORT.items():
+                if whose == part and short in fields:
+                    options[short] = fields.pop(short)
+            fields[part] = choice.name
+            fields[f"{part}_options"] = _with_tuples(options)
         return fields
 
-    @field_validator(*_CHOICES)
+    @field_validator("network", "likelihood", "prior", "guide", "initialization")
     @classmethod
-    def _known(cls, value: str, info: Any) -> str:
-        accepted = _CHOICES[info.field_name]
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        accepted: Collection[str] = _REGISTRIES.get(info.field_name or "", INITIALIZATIONS)
         if value not in accepted:
             raise ValueError(f"accepted are {', '.join(map(repr, accepted))}")
         return value
 
-    @field_validator("event_shape", "hidden")
+    @field_validator("event_shape")
     @classmethod
     def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if any(size < 1 for size in value):
             raise ValueError("every size must be at least 1")
         return value
+
+    @model_validator(mode="after")
+    def _accepted(self) -> VAEConfig:
+        for part, registry in _REGISTRIES.items():
+            registry.check(self.choice(part))
+        NETWORKS.build(self.choice("network"))
+        return self
+
+    def choice(self, part: str) -> Choice:
+        """The choice of ``"network"``, ``"likelihood"``, ``"prior"`` or ``"guide"``."""
+        return Choice(getattr(self, part), getattr(self, f"{part}_options"))
+
+    @property
+    def hidden(self) -> tuple[int, ...] | None:
+        """The network's hidden sizes; None lets it choose."""
+        return self._option("network", "hidden")
+
+    @property
+    def activation(self) -> str | None:
+        """The network's activation."""
+        return self._option("network", "activation")
+
+    @property
+    def scale(self) -> str | None:
+        """What the guide's scales are computed from; None if it has no such option."""
+        return self._option("guide", "scale")
+
+    @property
+    def heads(self) -> str | None:
+        """The guide's heads; None if it has no such option."""
+        return self._option("guide", "heads")
+
+    def _option(self, part: str, name: str) -> Any:
+        choice = self.choice(part)
+        return {**_REGISTRIES[part].options(choice.name), **choice.options}.get(name)
 
     @classmethod
     def for_data(
@@ -161,33 +204,41 @@ class VAEConfig(BaseModel):
         if len(x) < 2:
             raise ValueError("x has 1 row; a VAE describes how rows differ: pass at least 2")
         event_shape = tuple(x.shape[1:])
-        values = to_float(x.unique() if x.dtype == torch.uint8 else x)
-        missing = bool(values.isnan().any())
-        values = values[~values.isnan()]
-        if "likelihood" in choices:
-            likelihood, reason = choices["likelihood"], "the caller chose it"
-        else:
-            likelihood = next(k for k, d in DECODERS.items() if d.support.check(values).all())
-            reason = f"the narrowest that fits: the data hold {DECODERS[likelihood].accepts}"
         size = math.prod(event_shape)
+        if "likelihood" in choices:
+            chosen = Choice.of(choices["likelihood"])
+            likelihood, reason = chosen.name, "the caller chose it"
+            known = DECODERS.get(likelihood, Decoder)
+            described = known.describes(x, feature_names) or {}
+        else:
+            likelihood, described = _first_that_describes(x, feature_names)
+            reason = f"the narrowest that fits: the data hold {DECODERS[likelihood].accepts}"
+        network = Choice.of(choices.get("network", "mlp"))
         defaults: dict[str, Any] = {
             "event_shape": event_shape,
             "latent_dim": min(50, max(2, size // 8)),
-            "hidden": (500, 500) if size > 100 else (256, 256),
-            # Measured: bounded features overfit MNIST's bits less, and are slower to reach the
-            # large logits of digits in [0, 1].
-            "activation": "tanh" if likelihood == "bernoulli" else "silu",
             "likelihood": likelihood,
-            "missing": missing,
+            "missing": x.is_floating_point() and bool(x.isnan().any()),
             "reason": reason,
+            **{name: described.pop(name) for name in ("center", "spread") if name in described},
         }
-        if likelihood in ("negative_binomial", "normal"):
-            defaults |= _location(to_float(x), likelihood, feature_names)
+        if described:
+            choices["likelihood_options"] = {**described, **choices.get("likelihood_options", {})}
+        if network.name == "mlp":
+            defaults["hidden"] = (500, 500) if size > 100 else (256, 256)
+        # Measured: bounded features overfit MNIST's bits less, and are slower to reach the large
+        # logits of digits in [0, 1].
+        if network.name in NETWORKS and "activation" in NETWORKS.options(network.name):
+            defaults["activation"] = "tanh" if likelihood == "bernoulli" else "silu"
+        for option in network.options:
+            defaults.pop(option, None)
+        for option in choices.get("network_options", {}):
+            defaults.pop(option, None)
         if choices.get("center") == "feature":
             choices["center"] = to_float(x).flatten(1).nanmean(0).tolist()
         return cls(**{**defaults, **choices})
 
-    def parts(self) -> tuple[nn.Module, Decoder, nn.Module]:
+    def parts(self) -> tuple[Prior, Decoder, Encoder]:
         """Build the prior, the decoder and the encoder.
 
         Raises
@@ -195,28 +246,31 @@ class VAEConfig(BaseModel):
         ValueError
             If the parts do not fit together, such as convolutions over a table.
         """
-        encoder_network, decoder_network = NETWORKS[self.network]
-        common = {"activation": self.activation, "covariate_dim": self.covariate_dim}
+        network = NETWORKS.build(self.choice("network"))
+        given: dict[str, Any] = {
+            "latent_dim": self.latent_dim,
+            "event_shape": self.event_shape,
+            "covariate_dim": self.covariate_dim,
+            "missing": self.missing,
+            **self._location(),
+        }
+        # How many numbers an entry takes is known when the decoder is there.
+        decoder = DECODERS.build(self.choice("likelihood"), **given, network=nn.Identity())
+        several = (decoder.outputs,) if decoder.outputs > 1 else ()
+        decoder.network = network.writer(
+            self.latent_dim, (*self.event_shape, *several), covariate_dim=self.covariate_dim
+        )
         # An encoder that reads missing entries sees the filled row stacked on its mask.
-        in_shape = (2, *self.event_shape) if self.missing else self.event_shape
-        prior = PRIORS[self.prior](self.latent_dim)
-        hidden = self.hidden[::-1] if self.network == "mlp" else self.hidden
-        decoder = DECODERS[self.likelihood](
-            decoder_network((self.latent_dim,), hidden, self.event_shape, **common),
-            self.event_shape,
-            **{**self._lie(), **self.likelihood_options},
+        read = (2, *self.event_shape) if self.missing else self.event_shape
+        encoder = ENCODERS.build(
+            self.choice("guide"),
+            **given,
+            network=network.reader(read, covariate_dim=self.covariate_dim),
         )
-        encoder = ENCODERS[self.guide](
-            encoder_network(in_shape, self.hidden, **common),
-            self.latent_dim,
-            self.scale,
-            self.heads,
-            missing=self.missing,
-            **self._lie(),
-        )
+        prior = PRIORS.build(self.choice("prior"), **given, encoder=encoder)
         return prior, decoder, encoder
 
-    def _lie(self) -> dict[str, Any]:
+    def _location(self) -> dict[str, Any]:
         """Center and spread: numbers, or tensors of an event's shape."""
         size, where = math.prod(self.event_shape), {}
         for name in ("center", "spread"):
@@ -230,22 +284,20 @@ class VAEConfig(BaseModel):
         return where
 
 
-def _location(x: Tensor, likelihood: str, feature_names: Sequence[str] | None) -> dict[str, Any]:
-    """Means and standard deviations, by feature for tables and over all entries for images."""
-    dims = (0,) if x.dim() == 2 else tuple(range(x.dim()))
-    count = x.isfinite().sum(dims).clamp(min=1)
-    center = x.nansum(dims) / count
-    spread = ((x - center).square().nansum(dims) / count).sqrt()
-    # Ends are compared, as rounding leaves a constant column a tiny standard deviation.
-    rows = x if x.dim() == 2 else x.reshape(-1, 1)
-    low, high = rows.nan_to_num(nan=torch.inf).amin(0), rows.nan_to_num(nan=-torch.inf).amax(0)
-    varies = (low < high).reshape(spread.shape)
-    constant = (~varies).nonzero().flatten().tolist()
-    if constant and likelihood == "normal":
-        if feature_names is not None:
-            constant = [feature_names[i] for i in constant]
-        raise ValueError(
-            f"x never varies in features {constant[:10]}, so that a normal likelihood has no "
-            "scale there; drop these features"
-        )
-    return {"center": center.tolist(), "spread": spread.masked_fill(~varies, 1.0).tolist()}
+def _first_that_describes(
+    x: Tensor, feature_names: Sequence[str] | None
+) -> tuple[str, dict[str, Any]]:
+    for name, decoder in DECODERS.items():
+        described = decoder.describes(x, feature_names)
+        if described is not None:
+            return name, dict(described)
+    raise ValueError(
+        f"x holds values that no likelihood accepts; there are {', '.join(map(repr, DECODERS))}"
+    )
+
+
+def _with_tuples(value: Any) -> Any:
+    """Lists, as JSON has them, as tuples, so that a config read back equals the one written."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(part) for key, part in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value

@@ -58,7 +58,14 @@ def save_tensors(
     """Write tensors and text to one ``.safetensors`` file, whole or not at all."""
     from safetensors.torch import save
 
-    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    whole: dict[str, Tensor] = {}
+    held: set[int] = set()
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        # The format refuses tensors that share memory, such as a prior's own encoder.
+        shared = tensor.untyped_storage().data_ptr() in held
+        whole[key] = tensor.clone() if shared else tensor
+        held.add(tensor.untyped_storage().data_ptr())
     with written_whole(path) as temporary:
         temporary.write_bytes(save(whole, {**metadata}))
 

@@ -121,7 +121,7 @@ PRESETS: Mapping[str, Preset] = {
         vae={
             "likelihood": "bernoulli",
             "latent_dim": 2,
-            "network": "cvae",
+            "network": "conv:dense=false",
             "hidden": (32, 64),
             "activation": "relu",
             "initialization": "glorot",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VAE"]
 
+import inspect
 import json
 import os
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from .amortized import AmortizedModel
 from .components.decoders import Decoder
+from .components.encoders import Encoder
 from .components.networks import INITIALIZATIONS
+from .components.priors import Prior
 from .config import VAEConfig
 from .files import load_tensors, save_tensors
 from .inference.engine.processor import map_constants
@@ -38,7 +41,8 @@ class VAE(AmortizedModel):
     prior
         ``prior(covariates)`` returns p(z), with event shape ``(latent,)``.
     decoder
-        ``decoder(z, covariates)`` returns p(x|z), with event shape ``decoder.event_shape``.
+        ``decoder(z, covariates)`` returns p(x|z), with event shape ``decoder.event_shape``. Where
+        rows may have missing entries it takes a third argument: see :class:`Decoder`.
     encoder
         ``encoder(x, covariates)`` returns q(z|x). Its attribute ``missing``, if true, says that it
         accepts rows with missing entries (NaN).
@@ -59,10 +63,17 @@ class VAE(AmortizedModel):
     """
 
     def __init__(
-        self, prior: nn.Module, decoder: Decoder, encoder: nn.Module, *, name: str = "vae"
+        self,
+        prior: Prior | nn.Module,
+        decoder: Decoder | nn.Module,
+        encoder: Encoder | nn.Module,
+        *,
+        name: str = "vae",
     ) -> None:
         super().__init__()
         map_constants()
+        if getattr(encoder, "missing", False):
+            _check_leaves_out(decoder)
         self.prior = prior
         self.decoder = decoder
         self.encoder = encoder
@@ -94,7 +105,9 @@ class VAE(AmortizedModel):
     @property
     def latent_names(self) -> tuple[str, ...]:
         """``("z[0]", "z[1]", ...)``."""
-        (size,) = self.prior().event_shape
+        size = getattr(self.prior, "latent_dim", None)
+        if size is None:
+            (size,) = self.prior().event_shape
         return tuple(f"z[{i}]" for i in range(size))
 
     @property
@@ -114,11 +127,9 @@ class VAE(AmortizedModel):
         self, z: Tensor, covariates: Tensor | None = None, observed: Tensor | None = None
     ) -> TorchDistributionMixin:
         """p(x|z), as :meth:`model` samples it, of latents ``(*draw, row, latent)``."""
-        likelihood = self.decoder(z, covariates)
         if observed is None:
-            return likelihood
-        entries = likelihood.base_dist.mask(observed)
-        return entries.to_event(likelihood.reinterpreted_batch_ndims)
+            return self.decoder(z, covariates)
+        return self.decoder(z, covariates, observed)
 
     @renamed(context="covariates")
     def model(
@@ -143,8 +154,10 @@ class VAE(AmortizedModel):
         self._register("prior", "decoder")
         with pyro.plate("row", self._size(x, covariates, size)):
             z = pyro.sample("z", self.prior(covariates))
-            likelihood, x = self.observe(self.decoder(z, covariates), x)
-            return pyro.sample("x", likelihood, obs=x)
+            if x is None or not self.missing:
+                return pyro.sample("x", self.decoder(z, covariates), obs=x)
+            observed, x = ~x.isnan(), x.nan_to_num(nan=0.0)
+            return pyro.sample("x", self.decoder(z, covariates, observed), obs=x)
 
     @renamed(context="covariates")
     def guide(
@@ -183,20 +196,6 @@ class VAE(AmortizedModel):
         self._size(None, covariates, None)
         return super().simulate(size, covariates)
 
-    def observe(
-        self, likelihood: TorchDistributionMixin, x: Tensor | None
-    ) -> tuple[TorchDistributionMixin, Tensor | None]:
-        """Mask the entries that ``x`` misses out of p(x|z), and fill them with zeros.
-
-        Returns
-        -------
-        The likelihood and the rows, as they came unless this VAE accepts missing entries.
-        """
-        if x is None or not self.missing:
-            return likelihood, x
-        entries = likelihood.base_dist.mask(~x.isnan())
-        return entries.to_event(likelihood.reinterpreted_batch_ndims), x.nan_to_num(nan=0.0)
-
     @renamed(context="covariates")
     def check(self, x: Tensor, covariates: Tensor | None = None, *, name: str = "x") -> None:
         """Refuse rows that this VAE does not describe, with what to do about it.
@@ -209,6 +208,13 @@ class VAE(AmortizedModel):
         """
         check_rows(x, name)
         self._size(x, covariates, None, name=name)
+        if covariates is not None and not covariates.isfinite().all():
+            row = (~covariates.isfinite()).flatten(1).any(1).nonzero()[0].item()
+            raise ValueError(
+                f"covariates has NaN or infinite values, the first in row {row}; correct these, or "
+                "leave the rows out"
+            )
+        support = getattr(self.decoder, "support", None)
         for start in range(0, len(x), 4096):  # a slice at a time, so that uint8 stays small
             values = to_float(x[start : start + 4096])
             observed = ~values.isnan()
@@ -217,7 +223,9 @@ class VAE(AmortizedModel):
                     f"{name} has missing entries (NaN) but this VAE was built for none; build it "
                     "with VAEConfig(..., missing=True) or VAEConfig.for_data(x), or fill them in"
                 )
-            wrong = values[observed & ~self.decoder.support.check(values)]
+            if support is None:  # a decoder of the user's, which says nothing of it
+                continue
+            wrong = values[observed & ~support.check(values)]
             if len(wrong):
                 raise ValueError(
                     f"{name} holds values such as {wrong[0].item():g}, but "
@@ -311,3 +319,24 @@ class VAE(AmortizedModel):
                         "VAE(..., name='other'), or run it in a store of its own: "
                         "with pyro.get_param_store().scope(): ..."
                     )
+
+
+def _check_leaves_out(decoder: nn.Module) -> None:
+    """Refuse a decoder that could not leave missing entries out.
+
+    Raises
+    ------
+    ValueError
+        If it takes no third argument, which says what was observed.
+    """
+    takes = [
+        p
+        for p in inspect.signature(decoder.forward).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    if len(takes) < 3 and not any(p.kind == p.VAR_POSITIONAL for p in takes):
+        raise ValueError(
+            f"the encoder accepts missing entries, but {type(decoder).__name__}.forward takes no "
+            "argument that says which entries are observed; write forward(z, covariates=None, "
+            "observed=None) and mask the others, or override likelihood alone"
+        )

@@ -250,7 +250,7 @@ def test_force_does_not_replace_what_is_no_run(command, tmp_path):
         (["fit", "--scale", "variance"], "accepted are 'log_variance', 'log_scale', 'softplus'"),
         (["fit", "--likelihood", "bernoulli"], "values such as"),
         (["fit", "--hidden", "a,b"], "--hidden is 'a,b'"),
-        (["fit", "--hidden", "0"], "every size must be at least 1"),
+        (["fit", "--hidden", "0"], "pass whole numbers of at least 1"),
         (["fit", "--binarize", "often"], "'often'"),
         (["fit", "--engine", "steam"], "engine is 'steam'"),
         (["fit", "--device", "abacus"], "abacus"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ppl_vae import VAE, VAEConfig
+from ppl_vae import VAE, Choice, VAEConfig
 
 UNIFORM = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
 
@@ -55,12 +55,39 @@ def test_json_round_trip():
     assert VAEConfig.model_validate_json(config.model_dump_json()) == config
 
 
-@pytest.mark.parametrize(
-    "field", ["network", "activation", "likelihood", "prior", "guide", "scale", "heads"]
-)
+@pytest.mark.parametrize("field", ["network", "likelihood", "prior", "guide"])
 def test_unknown_component(field):
     with pytest.raises(ValidationError, match=rf"{field}\n.*accepted are '.*input_value='foo'"):
         VAEConfig(**{"event_shape": (3,), "latent_dim": 2, field: "foo"})
+    with pytest.raises(ValidationError, match=r"has no option 'foo'; (accepted|it has none)"):
+        VAEConfig(**{"event_shape": (3,), "latent_dim": 2, f"{field}_options": {"foo": 1}})
+
+
+@pytest.mark.parametrize("option", ["activation", "scale", "heads"])
+def test_unknown_value_of_an_option(option):
+    with pytest.raises(ValueError, match=rf"{option} is 'foo'; accepted are '"):
+        VAE.from_config(VAEConfig(**{"event_shape": (3,), "latent_dim": 2, option: "foo"}))
+
+
+def test_one_choice_in_three_ways():
+    """As text, as fields, and as options; a part's options replace none of another's."""
+    text = VAEConfig(event_shape=(9,), latent_dim=2, network="mlp:hidden=(8,4),activation=tanh")
+    fields = VAEConfig(event_shape=(9,), latent_dim=2, hidden=[8, 4], activation="tanh")
+    options = {"hidden": (8, 4), "activation": "tanh"}
+    assert text == fields
+    assert text == VAEConfig(event_shape=(9,), latent_dim=2, network_options=options)
+    assert text == VAEConfig(event_shape=(9,), latent_dim=2, network=Choice("mlp", options))
+    assert (text.hidden, text.activation, text.scale) == ((8, 4), "tanh", "log_variance")
+    assert VAEConfig.model_validate_json(text.model_dump_json()) == text
+
+
+def test_a_config_of_version_0_1():
+    old = {"network": "cvae", "hidden": [32, 64], "activation": "relu", "scale": "softplus"}
+    config = VAEConfig(event_shape=(28, 28), latent_dim=2, heads="joint", **old)
+    assert config.choice("network") == Choice.parse(
+        "conv:dense=false,hidden=(32,64),activation=relu"
+    )
+    assert config.choice("guide") == Choice.parse("normal:scale=softplus,heads=joint")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +136,7 @@ def test_constant_columns_are_named():
 def test_center_by_feature_is_the_mean_of_each_entry(digits):
     config = VAEConfig.for_data(digits, center="feature", hidden=(16,))
     vae = VAE.from_config(VAEConfig(**config.model_dump()))
-    torch.testing.assert_close(vae.encoder.center, digits.mean(0))
+    torch.testing.assert_close(vae.encoder.inputs.center, digits.mean(0))
     seen = []
     vae.encoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     vae.encoder(digits)
@@ -124,7 +151,11 @@ def test_center_must_fit_the_row():
 
 def test_glorot_bounds_the_weights_of_both_networks():
     config = VAEConfig(
-        event_shape=(28, 28), latent_dim=2, network="cvae", hidden=(32, 64), initialization="glorot"
+        event_shape=(28, 28),
+        latent_dim=2,
+        network="conv:dense=false",
+        hidden=(32, 64),
+        initialization="glorot",
     )
     vae = VAE.from_config(config)
     # sqrt(6 / (fan in + fan out)), by hand.

@@ -1,14 +1,22 @@
 """Likelihoods: normalized, and as their docstrings say."""
 
+from math import prod
+
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
 from ppl_vae import (
     BernoulliDecoder,
+    CategoricalDecoder,
+    Choice,
     ContinuousBernoulliDecoder,
     NegativeBinomialDecoder,
     NormalDecoder,
+    PoissonDecoder,
+    ZeroInflatedNegativeBinomialDecoder,
 )
 from ppl_vae.components.decoders import DECODERS
 
@@ -66,21 +74,95 @@ def test_bad_normal_scale(scale):
         NormalDecoder(nn.Linear(2, 3), (3,), scale=scale)
 
 
-@pytest.mark.parametrize("decoder", DECODERS.values())
-def test_batches_before_the_row(decoder):
-    p = decoder(nn.Linear(2, 6), (2, 3))(torch.zeros(4, 5, 2))
+def built(name, event_shape, latent_dim):
+    """A decoder of that name with a linear network of as many outputs as it takes."""
+    options = {"levels": 3} if name == "categorical" else {}
+    decoder = DECODERS.build(Choice(name, options), network=nn.Identity(), event_shape=event_shape)
+    decoder.network = nn.Linear(latent_dim, prod(event_shape) * decoder.outputs)
+    return decoder
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_batches_before_the_row(name):
+    p = built(name, (2, 3), 2)(torch.zeros(4, 5, 2))
     assert p.batch_shape == (4, 5)
     assert p.event_shape == (2, 3)
 
 
-@pytest.mark.parametrize("decoder", DECODERS.values())
-def test_extreme_networks_give_finite_numbers(decoder):
-    network = nn.Linear(1, 1)
+@pytest.mark.parametrize("name", DECODERS)
+def test_entries_that_are_not_observed_are_left_out(name):
+    """One by one: what is left is the sum over the others."""
+    decoder, z, x = built(name, (6,), 2), torch.randn(4, 5, 2), torch.ones(5, 6)
+    observed = torch.rand(5, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = decoder(z, None, observed).log_prob(x)
+    entries = decoder(z).base_dist.log_prob(x)  # (draw, row, entry)
+    torch.testing.assert_close(found, (entries * observed).sum(-1))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_extreme_networks_give_finite_numbers(name):
+    decoder = built(name, (1,), 1)
     with torch.no_grad():
-        network.weight.fill_(1.0)
-        network.bias.zero_()
-    p = decoder(network, (1,))(torch.tensor([[-1e4], [1e4]]))
+        decoder.network.weight.fill_(1.0)
+        decoder.network.bias.zero_()
+    p = decoder(torch.tensor([[-1e4], [1e4]]))
     assert p.log_prob(torch.ones(2, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("mean", [0.5, 40.0])
+def test_counts_are_those_of_scipy(mean):
+    x = torch.arange(30.0, dtype=torch.float64)
+    poisson_at = PoissonDecoder(nn.Linear(1, 1), (1,), center=mean)
+    np.testing.assert_allclose(
+        at(0.0, poisson_at).log_prob(x).detach(), scipy.stats.poisson(mean).logpmf(x), rtol=1e-5
+    )
+    zinb = ZeroInflatedNegativeBinomialDecoder(nn.Linear(1, 2), (1,), center=mean)
+    found = zinb.likelihood(torch.tensor([[0.0, 1.0]], dtype=torch.float64)).log_prob(x).detach()
+    gate, p = 1 / (1 + np.exp(1.0)), 1 / (1 + mean)
+    mass = (1 - gate) * scipy.stats.nbinom(1, p).pmf(x) + gate * (x.numpy() == 0)
+    np.testing.assert_allclose(found, np.log(mass), rtol=1e-5)
+
+
+def test_the_first_that_describes_the_data():
+    """With the options that fit them: what the default of center would not."""
+    counts = torch.poisson(torch.full((200, 3), 40.0), generator=torch.Generator().manual_seed(0))
+    described = PoissonDecoder.describes(counts)
+    torch.testing.assert_close(torch.tensor(described["center"]), counts.mean(0))
+    assert BernoulliDecoder.describes(counts) is None
+    assert BernoulliDecoder.describes(counts.clamp(max=1)) == {}
+    assert CategoricalDecoder.describes(counts.clamp(max=4))["levels"] == 5
+    assert NegativeBinomialDecoder.describes(counts - 100) is None
+
+
+def test_moments_are_those_of_double_precision():
+    """Of values far from zero, and in units that single precision cannot square."""
+    for scale, shift in ((1.0, 1e6), (1e-26, 0.0), (1e22, 0.0)):
+        x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * scale + shift
+        described = NormalDecoder.describes(x)
+        np.testing.assert_allclose(described["spread"], x.double().std(0, correction=0), rtol=1e-6)
+
+
+class Normalized(nn.Module):
+    """A network as most people write it, for ``(row, latent)`` alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(2, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.image = nn.Unflatten(1, (2, 2, 2))
+        self.up = nn.ConvTranspose2d(2, 1, 2, stride=2)
+
+    def forward(self, z):
+        return self.up(self.image(self.norm(self.first(z))))
+
+
+def test_networks_of_one_batch_dimension():
+    """Normalization sees features, whatever the number of rows; 8 rows of 8 are no exception."""
+    decoder = NormalDecoder(Normalized(), (4, 4))
+    decoder(torch.randn(50, 2))  # running moments
+    decoder.eval()
+    z = torch.randn(3, 8, 2)
+    torch.testing.assert_close(decoder(z).mean, torch.stack([decoder(each).mean for each in z]))
 
 
 def test_bernoulli_starts_at_the_center():

@@ -112,11 +112,27 @@ def test_missing_entries_are_filled_and_the_mask_is_seen():
     assert seen[0].tolist() == [[[-4.0, 0.0, -3.0], [1.0, 0.0, 1.0]]]
 
 
-def test_loaded_standardization_is_used():
+def test_standardization_of_another_is_not_left_out():
+    """One that standardizes loads it; one that does not would be another function, and refuses."""
     x = torch.randn(7, 6)
     network = nn.Linear(6, 4)
     given = NormalEncoder(network, 2, center=[1.0] * 6, spread=3.0)
-    loaded = NormalEncoder(network, 2, center=[0.0] * 6)
+    loaded = NormalEncoder(network, 2, center=[2.0] * 6, spread=1.0)
     loaded.load_state_dict(given.state_dict())
     assert torch.equal(loaded(x).mean, given(x).mean)
     assert torch.equal(copy.deepcopy(loaded)(x).mean, given(x).mean)
+    with pytest.raises(RuntimeError, match=r"inputs\.center"):
+        NormalEncoder(network, 2).load_state_dict(given.state_dict())
+
+
+def test_weights_of_version_0_1():
+    """There the encoder itself held the standardization, also where it changes nothing."""
+    network = nn.Linear(6, 4)
+    for center in (0.0, 2.0):
+        encoder = NormalEncoder(network, 2, center=center)
+        old = {k.replace("inputs.", ""): v for k, v in encoder.state_dict().items()}
+        old |= {"center": torch.tensor(center), "spread": torch.tensor(1.0)}
+        encoder.load_state_dict(old)
+        assert encoder.inputs.standardizes == bool(center)
+    with pytest.raises(RuntimeError, match=r"inputs\.center"):
+        NormalEncoder(network, 2).load_state_dict(old)

@@ -21,13 +21,13 @@ def test_convolutional_pair_returns_the_exact_event_shape(shape, hidden):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_convolutional_pair_without_a_dense_layer(shape):
-    encoder, decoder = NETWORKS["cvae"]
-    encoder, decoder = encoder(shape, (4, 8)), decoder((2,), (4, 8), shape)
+    network = NETWORKS.build("conv:hidden=(4,8),dense=false")
+    encoder, decoder = network.reader(shape), network.writer(2, shape)
     assert encoder(torch.zeros(4, 3, *shape)).shape == (4, 3, encoder.out_features)
     assert decoder(torch.zeros(4, 3, 2)).shape == (4, 3, *shape)
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv", "cvae"])
+@pytest.mark.parametrize("network", ["mlp", "conv", "conv:dense=false"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_vae_of_any_image_size(network, shape):
     config = VAEConfig(event_shape=shape, latent_dim=2, network=network, hidden=(4, 8))
@@ -61,3 +61,10 @@ def test_context_joins_each_row():
 def test_bad_networks(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_default_sizes_suit_the_image():
+    """Not the 98 million parameters that two layers of 500 channels would have."""
+    for shape, most in (((8, 8), 5e5), ((28, 28), 2e6), ((3, 64, 64), 5e6), ((3, 256, 256), 5e6)):
+        vae = VAE.from_config(VAEConfig(event_shape=shape, latent_dim=8, network="conv"))
+        assert sum(p.numel() for p in vae.parameters()) < most, shape

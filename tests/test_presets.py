@@ -109,7 +109,7 @@ def test_reproduce_sets_theirs_beside_ours(command, small_mnist, tmp_path):
     assert (run / "training.gif").stat().st_size > 0
     settings = json.loads((run / "config.json").read_text())
     assert settings["fit"]["validation"] is None
-    assert settings["vae"]["hidden"] == [200, 200]
+    assert settings["vae"]["network_options"]["hidden"] == [200, 200]
     code, out, err = command("reproduce", "burda-vae", *quick, "--json")
     assert json.loads(out)["run"] == "runs/burda-vae-2"
 
@@ -128,7 +128,7 @@ def test_options_replace_what_a_preset_says(command, tmp_path):
     assert (code, err) == (0, "")
     settings = json.loads((tmp_path / "runs" / "aevb" / "config.json").read_text())
     assert settings["vae"]["latent_dim"] == 3
-    assert settings["vae"]["hidden"] == [500]
+    assert settings["vae"]["network_options"]["hidden"] == [500]
     assert settings["fit"]["learning_rate"] == 0.01
     assert settings["fit"]["validation"] == 0.1
     assert settings["fit"]["precision"] == "bf16"

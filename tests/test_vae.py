@@ -261,8 +261,8 @@ def test_load_never_unpickles(tmp_path):
     ("change", "message"),
     [
         ({"latent_dim": 4}, "do not fit the config"),
-        ({"heads": "joint"}, "do not fit the config"),
-        ({"likelihood": "poisson"}, "likelihood"),
+        ({"guide_options": {"heads": "joint"}}, "do not fit the config"),
+        ({"likelihood": "foo"}, "likelihood"),
     ],
 )
 def test_load_refuses_a_changed_config(tmp_path, vae, change, message):

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..config import VAEConfig
 from ..files import written_whole
 
 _STYLE = """
@@ -88,17 +89,25 @@ def _data(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
     )
 
 
-def _model(config: dict[str, Any]) -> str:
-    likelihood = config["likelihood"].replace("_", " ")
-    widths = ", ".join(map(str, config["hidden"])) or "none"
-    return (
-        f"<h2>Model</h2><p>Each row is thought to come from {config['latent_dim']} latents with a "
-        f"{config['prior'].replace('_', ' ')} prior, through a {likelihood} likelihood "
-        f"({escape(config['reason'])}). An encoder network computes, for each row, the means and "
-        f"scales of independent normals that approximate what is known of its latents. Both "
-        f"networks are of kind {config['network']}, with hidden sizes {widths} and "
-        f"{config['activation']} activations.</p>"
+def _model(settings: dict[str, Any]) -> str:
+    config = VAEConfig(**settings)
+    likelihood, prior, guide, network = (
+        escape(_words(str(config.choice(part))))
+        for part in ("likelihood", "prior", "guide", "network")
     )
+    return (
+        f"<h2>Model</h2><p>Each row is thought to come from {config.latent_dim} latents with the "
+        f"prior <b>{prior}</b>, through the likelihood <b>{likelihood}</b> "
+        f"({escape(config.reason)}). An encoder network computes for each row the parameters of a "
+        f"distribution of the family <b>{guide}</b>, which approximates what is known of its "
+        f"latents. Both networks are of the kind <b>{network}</b>.</p>"
+    )
+
+
+def _words(choice: str) -> str:
+    """A choice with its name in words."""
+    name, colon, options = choice.partition(":")
+    return f"{name.replace('_', ' ')}{colon and ' with '}{options}"
 
 
 def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:

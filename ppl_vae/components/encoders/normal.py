@@ -1,21 +1,22 @@
-"""q(z|x): the amortized guide's distribution over latents, computed by a network row by row."""
+"""Normal posteriors: independent, or with a full covariance."""
 
 from __future__ import annotations
 
-__all__ = ["ENCODERS", "NormalEncoder"]
+__all__ = ["FullRankEncoder", "NormalEncoder"]
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from .scales import Scale
+from ..scales import Scale
+from .encoder import ENCODERS, Encoder
 
 
-class NormalEncoder(nn.Module):
+@ENCODERS.register("normal")
+class NormalEncoder(Encoder):
     r"""Independent normals whose locations and scales a network computes for each row.
 
     .. math:: q(z \mid x) = \mathcal{N}\bigl(z \mid \mu(x), \operatorname{diag} \sigma^2(x)\bigr),
@@ -29,12 +30,8 @@ class NormalEncoder(nn.Module):
 
     Parameters
     ----------
-    network
-        Maps ``(*batch, *event)`` to features ``(*batch, features)``. The number of features is
-        its ``out_features``, or that of its last submodule that has one. It is called with the
-        covariates as a second argument where there is one.
-    latent_dim
-        The number of latents.
+    network, latent_dim, center, spread, missing
+        As in :class:`~ppl_vae.Encoder`.
     scale
         ``"log_variance"``, ``"log_scale"`` or ``"softplus"``: see
         :class:`~ppl_vae.components.scales.Scale`.
@@ -42,18 +39,11 @@ class NormalEncoder(nn.Module):
         ``"separate"``: a linear layer for the location and one for the raw scale, as in Keras's
         example. ``"joint"``: one layer of twice the width, split, as in TensorFlow's. With the
         same weights they are the same function.
-    center, spread
-        The network sees ``(x - center) / spread``. Numbers, or one for each entry of an event.
-    missing
-        Whether ``x`` may hold missing entries (NaN). They are filled with ``center``, and the
-        network is given, stacked before the event's dimensions, the filled entries and the mask
-        of what was observed: it reads events of shape ``(2, *event)``.
 
     Raises
     ------
     ValueError
-        If ``scale`` or ``heads`` is unknown, the network does not say how many features it
-        returns, or ``missing`` is true and it does not say what shape it reads.
+        If ``scale`` or ``heads`` is unknown, or the network does not say what it should.
 
     Examples
     --------
@@ -63,9 +53,6 @@ class NormalEncoder(nn.Module):
     (torch.Size([7]), torch.Size([2]))
     """
 
-    center: Tensor
-    spread: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -73,58 +60,27 @@ class NormalEncoder(nn.Module):
         scale: str = "log_variance",
         heads: str = "separate",
         *,
-        center: float | Sequence[float] = 0.0,
-        spread: float | Sequence[float] = 1.0,
+        center: float | Sequence[float] | Tensor = 0.0,
+        spread: float | Sequence[float] | Tensor = 1.0,
         missing: bool = False,
     ) -> None:
-        super().__init__()
-        features: list[Any] = [
-            m.out_features for m in network.modules() if hasattr(m, "out_features")
-        ]
-        if not features:
-            raise ValueError(
-                "network does not say how many features it returns; set network.out_features"
-            )
-        width: int = getattr(network, "out_features", features[-1])
-        if missing and not hasattr(network, "in_shape"):
-            raise ValueError(
-                "missing=True needs a network that says in_shape, (2, *event): MLP or ConvEncoder"
-            )
-        self.network = network
-        self.latent_dim = latent_dim
+        super().__init__(network, latent_dim, center=center, spread=spread, missing=missing)
         self.heads = heads
-        self.missing = missing
-        self._mask_dim = -len(getattr(network, "in_shape", ()))
         self.scale = Scale(scale)
         if heads == "separate":
-            self.loc_head = nn.Linear(width, latent_dim)
-            self.scale_head = nn.Linear(width, latent_dim)
+            self.loc_head = nn.Linear(self.width, latent_dim)
+            self.scale_head = nn.Linear(self.width, latent_dim)
             raw_weight, raw_bias = self.scale_head.weight.data, self.scale_head.bias.data
         elif heads == "joint":
-            self.head = nn.Linear(width, 2 * latent_dim)
+            self.head = nn.Linear(self.width, 2 * latent_dim)
             raw_weight = self.head.weight.data[latent_dim:]
             raw_bias = self.head.bias.data[latent_dim:]
         else:
             raise ValueError(f"heads is {heads!r}; accepted are 'separate', 'joint'")
         raw_weight.zero_()
         raw_bias.fill_(self.scale.inverse(1.0))
-        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
-        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
-        self._notice_numbers()
-        self.register_load_state_dict_post_hook(NormalEncoder._notice_numbers)
 
-    def _notice_numbers(self, *_: object) -> None:
-        """Leave a standardization out that changes nothing; other numbers may be loaded."""
-        self.standardizes = bool(self.center.any() or (self.spread != 1).any())
-
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> TorchDistributionMixin:
-        """q(z|x), with batch shape ``(*batch,)`` and event shape ``(latent,)``."""
-        if self.standardizes:
-            x = (x - self.center) / self.spread
-        if self.missing:
-            observed = ~x.isnan()
-            x = torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=self._mask_dim)
-        features = self.network(x) if covariates is None else self.network(x, covariates)
+    def posterior(self, features: Tensor) -> TorchDistributionMixin:
         if self.heads == "joint":
             loc, raw = self.head(features).chunk(2, dim=-1)
         else:
@@ -171,4 +127,53 @@ class NormalEncoder(nn.Module):
         return q.loc + q.scale * epsilon_std * torch.randn_like(q.loc)
 
 
-ENCODERS = {"normal": NormalEncoder}
+@ENCODERS.register("full_rank")
+class FullRankEncoder(Encoder):
+    r"""A normal with a full covariance, which says how latents depend on each other.
+
+    .. math:: q(z \mid x) = \mathcal{N}\bigl(z \mid \mu(x), L(x) L(x)^\top\bigr)
+
+    The lower triangular :math:`L` starts at the identity for every row. Its diagonal is positive
+    by ``scale``; below it are any real numbers.
+
+    Source: Kingma & Welling (2019), *An introduction to variational autoencoders*, section 2.5.1.
+
+    Parameters
+    ----------
+    network, latent_dim, center, spread, missing
+        As in :class:`~ppl_vae.Encoder`.
+    scale
+        ``"log_variance"``, ``"log_scale"`` or ``"softplus"``, of the diagonal.
+
+    Examples
+    --------
+    >>> q = FullRankEncoder(nn.Linear(64, 32), latent_dim=2)(torch.zeros(7, 64))
+    >>> q.covariance_matrix[0].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        latent_dim: int,
+        scale: str = "log_scale",
+        *,
+        center: float | Sequence[float] | Tensor = 0.0,
+        spread: float | Sequence[float] | Tensor = 1.0,
+        missing: bool = False,
+    ) -> None:
+        super().__init__(network, latent_dim, center=center, spread=spread, missing=missing)
+        self.scale = Scale(scale)
+        self.loc_head = nn.Linear(self.width, latent_dim)
+        self.tril_head = nn.Linear(self.width, latent_dim * latent_dim)
+        self.tril_head.weight.data.zero_()
+        diagonal = torch.eye(latent_dim).flatten() * self.scale.inverse(1.0)
+        self.tril_head.bias.data.copy_(diagonal)
+
+    def posterior(self, features: Tensor) -> TorchDistributionMixin:
+        raw = self.tril_head(features)
+        raw = raw.reshape(*raw.shape[:-1], self.latent_dim, self.latent_dim)
+        diagonal = self.scale(raw.diagonal(dim1=-2, dim2=-1))  # (*batch, latent)
+        return dist.MultivariateNormal(
+            self.loc_head(features), scale_tril=raw.tril(-1) + diagonal.diag_embed()
+        )

@@ -1,83 +1,19 @@
-"""The functions inside encoders and decoders: plain torch, with no probability in them."""
+"""Convolutions, for images of any size."""
 
 from __future__ import annotations
 
-__all__ = ["ACTIVATIONS", "INITIALIZATIONS", "MLP", "NETWORKS", "ConvDecoder", "ConvEncoder"]
+__all__ = ["ConvDecoder", "ConvEncoder", "ConvNetwork"]
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil, prod
 
-import torch
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "softplus": nn.Softplus,
-    "elu": nn.ELU,
-}
+from .network import NETWORKS, Network, activation_of, checked_sizes, join
 
-
-def _activation(name: str) -> nn.Module:
-    if name not in ACTIVATIONS:
-        accepted = ", ".join(map(repr, ACTIVATIONS))
-        raise ValueError(f"activation is {name!r}; accepted are {accepted}")
-    return ACTIVATIONS[name]()
-
-
-class MLP(nn.Module):
-    """A multilayer perceptron from events of one shape to events of another.
-
-    Parameters
-    ----------
-    in_shape
-        The shape of an input event; any batch dimensions stand before it.
-    hidden
-        Width of each hidden layer; none gives a linear map.
-    out_shape
-        The shape of an output event. None stops after the last hidden layer, whose activations
-        are then the features that an encoder's heads read.
-    activation
-        A name in ``ACTIVATIONS``.
-    covariate_dim
-        Number of covariates, joined to the input.
-
-    Examples
-    --------
-    >>> MLP((28, 28), hidden=(400, 200))(torch.zeros(7, 28, 28)).shape
-    torch.Size([7, 200])
-    >>> MLP((2,), hidden=(400,), out_shape=(28, 28))(torch.zeros(5, 7, 2)).shape
-    torch.Size([5, 7, 28, 28])
-    """
-
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        hidden: Sequence[int] = (),
-        out_shape: Sequence[int] | None = None,
-        *,
-        activation: str = "relu",
-        covariate_dim: int = 0,
-    ) -> None:
-        super().__init__()
-        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape or ())
-        widths = [prod(in_shape) + covariate_dim, *hidden]
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), _activation(activation)]
-        if out_shape is not None:
-            layers.append(nn.Linear(widths[-1], prod(out_shape)))
-        self.layers = nn.Sequential(*layers)
-        self.out_features = widths[-1] if out_shape is None else prod(out_shape)
-
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
-        batch_shape = x.shape[: x.dim() - len(self.in_shape)]
-        flat = _join(x.reshape(*batch_shape, -1), covariates)  # (*batch, in + covariates)
-        return self.layers(flat).reshape(*batch_shape, *(self.out_shape or (self.out_features,)))
+# An image is halved by default until a side is no longer than this.
+_SMALL = 8
 
 
 class ConvEncoder(nn.Module):
@@ -97,6 +33,7 @@ class ConvEncoder(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> ConvEncoder((3, 30, 17), hidden=(32, 64, 128))(torch.zeros(7, 3, 30, 17)).shape
     torch.Size([7, 128])
     """
@@ -116,11 +53,14 @@ class ConvEncoder(nn.Module):
         channels = [self._channels, *widths]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(channels):
-            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), _activation(activation)]
+            layers += [
+                nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1),
+                activation_of(activation),
+            ]
         self.convolutions = nn.Sequential(*layers)
         flat = channels[-1] * prod(sizes[-1]) + covariate_dim
         self.dense = (
-            nn.Sequential(nn.Linear(flat, hidden[-1]), _activation(activation))
+            nn.Sequential(nn.Linear(flat, hidden[-1]), activation_of(activation))
             if dense
             else nn.Identity()
         )
@@ -130,7 +70,7 @@ class ConvEncoder(nn.Module):
         batch_shape = x.shape[: x.dim() - len(self.in_shape)]
         images = x.reshape(-1, self._channels, *self.in_shape[-2:])  # (prod(batch), C, H, W)
         features = self.convolutions(images).reshape(*batch_shape, -1)
-        return self.dense(_join(features, covariates))
+        return self.dense(join(features, covariates))
 
 
 class ConvDecoder(nn.Module):
@@ -156,6 +96,7 @@ class ConvDecoder(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> ConvDecoder((2,), (32, 64, 128), (3, 30, 17))(torch.zeros(5, 7, 2)).shape
     torch.Size([5, 7, 3, 30, 17])
     """
@@ -178,7 +119,9 @@ class ConvDecoder(nn.Module):
         fan_in, seed = prod(in_shape) + covariate_dim, prod(self._seed_shape)
         self.dense = (
             nn.Sequential(
-                nn.Linear(fan_in, hidden[-1]), _activation(activation), nn.Linear(hidden[-1], seed)
+                nn.Linear(fan_in, hidden[-1]),
+                activation_of(activation),
+                nn.Linear(hidden[-1], seed),
             )
             if dense
             else nn.Linear(fan_in, seed)
@@ -188,25 +131,18 @@ class ConvDecoder(nn.Module):
             small, large = sizes[-1 - i], sizes[-2 - i]
             extra = [b - (2 * a - 1) for a, b in zip(small, large, strict=True)]
             layers += [
-                _activation(activation),
+                activation_of(activation),
                 nn.ConvTranspose2d(
                     fan_in, fan_out, 3, stride=2, padding=1, output_padding=(extra[0], extra[1])
                 ),
             ]
         if not dense:
-            layers += [_activation(activation), nn.Conv2d(maps[-1], channels, 3, padding=1)]
+            layers += [activation_of(activation), nn.Conv2d(maps[-1], channels, 3, padding=1)]
         self.convolutions = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
-        seeds = self.dense(_join(z, covariates)).reshape(-1, *self._seed_shape)
+        seeds = self.dense(join(z, covariates)).reshape(-1, *self._seed_shape)
         return self.convolutions(seeds).reshape(*z.shape[:-1], *self.out_shape)
-
-
-def _join(x: Tensor, covariates: Tensor | None) -> Tensor:
-    if covariates is None:
-        return x
-    covariates = covariates.expand(*x.shape[:-1], covariates.shape[-1])
-    return torch.cat([x, covariates], dim=-1)
 
 
 def _image_sizes(
@@ -223,7 +159,7 @@ def _image_sizes(
         raise ValueError(
             f"hidden is {tuple(hidden)}; network='conv' needs the channels of at least one "
             "convolution and then the width of a dense layer, such as hidden=(32, 64, 256), and "
-            "network='cvae' the channels alone"
+            "dense=False the channels alone"
         )
     sizes = [(shape[-2], shape[-1])]
     for _ in widths:
@@ -231,23 +167,64 @@ def _image_sizes(
     return prod(shape[:-2]), widths, sizes
 
 
-NETWORKS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "mlp": (MLP, MLP),
-    "conv": (ConvEncoder, ConvDecoder),
-    "cvae": (partial(ConvEncoder, dense=False), partial(ConvDecoder, dense=False)),
-}
+@NETWORKS.register("conv")
+class ConvNetwork(Network):
+    """Strided convolutions for the encoder, and their mirror image for the decoder.
 
+    Parameters
+    ----------
+    hidden
+        Output channels of each convolution, and then the width of the dense layer; without one,
+        ``dense=False``, the channels alone. By default as many convolutions of 32, 64, 128, 128,
+        ... channels as bring the shorter side to 8 or below, and a dense layer of 256.
+    activation
+        A name in ``ACTIVATIONS``.
+    dense
+        Whether there is a dense layer between convolutions and latents. False is the network of
+        TensorFlow's CVAE tutorial.
 
-def _glorot(network: nn.Module) -> None:
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    Examples
+    --------
+    >>> sum(p.numel() for p in ConvNetwork().reader((28, 28)).parameters())
+    821888
+    """
 
+    def __init__(
+        self,
+        hidden: Sequence[int] | None = None,
+        activation: str = "silu",
+        dense: bool = True,
+    ) -> None:
+        self.hidden = checked_sizes(hidden)
+        activation_of(activation)  # refuse a name here that no network could use
+        self.activation = activation
+        self.dense = dense
 
-# How weights start: as PyTorch has it, or as Keras and TensorFlow do, by Glorot & Bengio (2010).
-INITIALIZATIONS: dict[str, Callable[[nn.Module], None]] = {
-    "torch": lambda network: None,
-    "glorot": _glorot,
-}
+    def reader(self, in_shape: Sequence[int], *, covariate_dim: int = 0) -> nn.Module:
+        return ConvEncoder(
+            in_shape,
+            self._hidden(in_shape),
+            activation=self.activation,
+            covariate_dim=covariate_dim,
+            dense=self.dense,
+        )
+
+    def writer(
+        self, latent_dim: int, out_shape: Sequence[int], *, covariate_dim: int = 0
+    ) -> nn.Module:
+        return ConvDecoder(
+            (latent_dim,),
+            self._hidden(out_shape),
+            out_shape,
+            activation=self.activation,
+            covariate_dim=covariate_dim,
+            dense=self.dense,
+        )
+
+    def _hidden(self, shape: Sequence[int]) -> tuple[int, ...]:
+        if self.hidden is not None:
+            return self.hidden
+        side, channels = min(shape[-2:]) if len(shape) > 1 else 1, [32]
+        while (side := ceil(side / 2)) > _SMALL:
+            channels.append(min(2 * channels[-1], 128))
+        return (*channels, 256) if self.dense else tuple(channels)

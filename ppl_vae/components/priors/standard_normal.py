@@ -1,16 +1,19 @@
-"""p(z): what is believed of the latents before any data."""
+"""The prior that most VAEs have."""
 
 from __future__ import annotations
 
-__all__ = ["PRIORS", "StandardNormal"]
+__all__ = ["StandardNormal"]
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
+
+from .prior import PRIORS, Prior
 
 
-class StandardNormal(nn.Module):
+@PRIORS.register("standard_normal")
+class StandardNormal(Prior):
     r"""The standard normal prior, :math:`p(z) = \mathcal{N}(z \mid 0, I)`.
 
     Source: Kingma & Welling (2014), section 3.
@@ -30,8 +33,7 @@ class StandardNormal(nn.Module):
     scale: Tensor
 
     def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.latent_dim = latent_dim
+        super().__init__(latent_dim)
         # Buffers, so that draws follow the module's device and dtype; there is nothing to save.
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
@@ -39,6 +41,3 @@ class StandardNormal(nn.Module):
     def forward(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
         """p(z), with event shape ``(latent,)``; the covariates make no difference to it."""
         return dist.Normal(self.loc, self.scale).to_event(1)
-
-
-PRIORS = {"standard_normal": StandardNormal}

@@ -1,0 +1,27 @@
+"""p(x|z): likelihoods whose parameters a network computes from the latents."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DECODERS",
+    "BernoulliDecoder",
+    "CategoricalDecoder",
+    "ContinuousBernoulliDecoder",
+    "Decoder",
+    "NegativeBinomialDecoder",
+    "NormalDecoder",
+    "PoissonDecoder",
+    "ZeroInflatedNegativeBinomialDecoder",
+]
+
+# In this order: VAEConfig.for_data takes the first that describes the data.
+# isort: off
+from .bernoulli import BernoulliDecoder, ContinuousBernoulliDecoder
+from .counts import (
+    NegativeBinomialDecoder,
+    PoissonDecoder,
+    ZeroInflatedNegativeBinomialDecoder,
+)
+from .normal import NormalDecoder
+from .categorical import CategoricalDecoder
+from .decoder import DECODERS, Decoder

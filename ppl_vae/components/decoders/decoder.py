@@ -1,0 +1,154 @@
+"""What a likelihood must say: which data it describes, and the distribution of an entry."""
+
+from __future__ import annotations
+
+__all__ = ["DECODERS", "Decoder", "located", "observed_values"]
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from ...rows import to_float
+from ..networks.network import called
+from ..registry import Registry
+
+
+class Decoder(nn.Module, abc.ABC):
+    r"""Entries independent given the latents, :math:`p(x \mid z) = \prod_i p(x_i \mid f_i(z))`.
+
+    A likelihood is a subclass. It says which values it accepts, ``support`` and ``accepts``, and
+    turns the network's output into a distribution over each entry, :meth:`likelihood`. Where that
+    takes more than one real number an entry, ``outputs`` says how many. :meth:`describes` says
+    which options fit some data, where the default does not.
+
+    Parameters
+    ----------
+    network
+        Maps latents ``(row, latent)`` to ``outputs`` real numbers an entry: ``(row, *event)``, or
+        ``(row, *event, outputs)`` where there are several, of any shape with so many elements. It
+        is called with the covariates as a second argument where there are some.
+    event_shape
+        The shape of a row of data.
+    center, spread
+        Where the data lie: numbers, or one for each entry of an event. Likelihoods on an
+        unbounded scale are written in these units, so that a network that returns about zero is
+        about right at the start.
+
+    Attributes
+    ----------
+    support
+        The values that an entry may have.
+    accepts
+        The same in words, for messages.
+    outputs
+        Real numbers that the network returns for an entry.
+    """
+
+    support: ClassVar[constraints.Constraint]
+    accepts: ClassVar[str]
+    outputs: int = 1
+    center: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        event_shape: Sequence[int],
+        *,
+        center: float | Sequence[float] | Tensor = 0.0,
+        spread: float | Sequence[float] | Tensor = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.event_shape = tuple(event_shape)
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()))
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.get_default_dtype()))
+
+    @classmethod
+    def describes(
+        cls, x: Tensor, feature_names: Sequence[str] | None = None
+    ) -> dict[str, Any] | None:
+        """The options that fit rows ``x``, or None if this likelihood cannot describe them.
+
+        By default it can if every observed value is in the support, and the options are the
+        ``center`` and ``spread`` of the data.
+
+        Raises
+        ------
+        ValueError
+            If it could but for some features, which the message names.
+        """
+        if not cls.support.check(observed_values(x)).all():
+            return None
+        return located(x)
+
+    @abc.abstractmethod
+    def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
+        """The distribution of each entry, of batch shape ``(*batch, *event)``.
+
+        ``raw`` is what the network returned, ``(*batch, *event)``, or with one dimension more,
+        ``(*batch, *event, outputs)``, where ``outputs`` is above 1.
+        """
+
+    def forward(
+        self, z: Tensor, covariates: Tensor | None = None, observed: Tensor | None = None
+    ) -> TorchDistributionMixin:
+        """p(x|z), with batch shape ``(*batch,)`` and event shape ``(*event,)``.
+
+        Entries where ``observed`` is false, ``(*batch, *event)`` or fewer batch dimensions, are
+        left out of its log-probability.
+        """
+        raw = called(self.network, z, covariates, event_dim=1)
+        batch = z.shape[:-1]
+        if covariates is not None:
+            batch = torch.broadcast_shapes(batch, covariates.shape[:-1])
+        several = (self.outputs,) if self.outputs > 1 else ()
+        entries = self.likelihood(raw.reshape(*batch, *self.event_shape, *several))
+        if observed is not None:
+            entries = entries.mask(observed)
+        return entries.to_event(len(self.event_shape))
+
+
+# The narrowest support first: VAEConfig.for_data takes the first that describes the data.
+DECODERS: Registry[Decoder] = Registry(
+    "likelihood", given=("network", "event_shape", "center", "spread")
+)
+
+
+def observed_values(x: Tensor) -> Tensor:
+    """The different values, or all of them, that are observed in some rows."""
+    values = to_float(x.unique() if x.dtype == torch.uint8 else x)
+    return values[~values.isnan()]
+
+
+def located(x: Tensor) -> dict[str, Any]:
+    """Means and standard deviations, by feature for tables and over all entries for images.
+
+    They are computed in double precision. Where nothing varies the spread is 1.
+    """
+    x = to_float(x)
+    dims = (0,) if x.dim() == 2 else tuple(range(x.dim()))
+    count = x.isfinite().sum(dims).clamp(min=1)
+    center = x.double().nansum(dims) / count
+    spread = ((x - center).square().nansum(dims) / count).sqrt()
+    return {
+        "center": center.tolist(),
+        "spread": spread.masked_fill(~_varies(x).reshape(spread.shape), 1.0).tolist(),
+    }
+
+
+def _varies(x: Tensor) -> Tensor:
+    """Which features vary, or whether any entry does: ends are compared, not rounded moments."""
+    rows = x if x.dim() == 2 else x.reshape(-1, 1)
+    low, high = rows.nan_to_num(nan=torch.inf).amin(0), rows.nan_to_num(nan=-torch.inf).amax(0)
+    return low < high
+
+
+def constant_features(x: Tensor) -> list[int]:
+    """The features that never vary; ``[0]`` if no entry of an image does."""
+    return (~_varies(to_float(x))).nonzero().flatten().tolist()

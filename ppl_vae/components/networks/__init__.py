@@ -1,0 +1,21 @@
+"""The functions inside encoders and decoders: plain torch, with no probability in them."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "MLP",
+    "NETWORKS",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ConvNetwork",
+    "MLPNetwork",
+    "Network",
+    "called",
+]
+
+# isort: off  the one for rows of any shape comes first
+from .conv import ConvDecoder, ConvEncoder, ConvNetwork
+from .mlp import MLP, MLPNetwork
+from .network import ACTIVATIONS, INITIALIZATIONS, NETWORKS, Network, called

@@ -1,0 +1,39 @@
+"""What a prior must say: p(z), perhaps given covariates."""
+
+from __future__ import annotations
+
+__all__ = ["PRIORS", "Prior"]
+
+import abc
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from ..registry import Registry
+
+
+class Prior(nn.Module, abc.ABC):
+    """What is believed of the latents before any data.
+
+    Parameters
+    ----------
+    latent_dim
+        The number of latents.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    @abc.abstractmethod
+    def forward(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
+        """p(z), of batch shape ``()`` and event shape ``(latent,)``.
+
+        A prior that depends on covariates, ``(row, covariate)``, has batch shape ``(row,)``.
+        """
+
+
+# A prior may ask for the encoder, as a VampPrior does, and for what the covariates are.
+PRIORS: Registry[Prior] = Registry(
+    "prior", given=("latent_dim", "encoder", "event_shape", "covariate_dim")
+)
