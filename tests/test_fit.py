@@ -223,7 +223,7 @@ def test_resume_refuses_another_fit(bits, tmp_path):
     with pytest.raises(ValueError, match="epochs was 1, is 2"):
         fit(small(bits), bits[:100], epochs=2, resume=True, **options)
     with pytest.raises(
-        ValueError, match=r"fit: config\.guide_options\.heads was None, is 'joint'; resume"
+        ValueError, match="heads was None, is 'joint'; resume"
     ):
         fit(small(bits, heads="joint"), bits[:100], epochs=1, resume=True, **options)
     with pytest.raises(ValueError, match=r"config\.center was") as failure:
