@@ -122,7 +122,14 @@ class AmortizedModel(nn.Module, abc.ABC):
             given = as_tensor(covariates).to(self.like)
             given = given[torch.arange(size, device=given.device) % len(given)]
         z = draw(self.prior_at(given), rows=size)  # (row, latent)
-        return z, draw(self.likelihood(z, given)), given
+        return z, self.replicate(z, given), given
+
+    def replicate(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Draw rows from p(x|z), as numbers of the latents' dtype, from torch's random state.
+
+        Latents ``(*draw, row, latent)`` give ``(*draw, row, *event)``.
+        """
+        return draw(self.likelihood(z, covariates)).to(z.dtype)
 
     def typical(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What a picture shows of p(x|z): its mean, or its mode where it has none.

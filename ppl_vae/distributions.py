@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["batch_shape", "draw", "drawn_moments", "moments"]
+__all__ = ["batch_shape", "draw", "drawn_moments", "for_pyro", "moments"]
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pyro.distributions import Distribution, TorchDistribution
 from torch import Tensor
 
 # Draws that stand in for a formula, and how many of them are in memory together.
@@ -102,3 +103,54 @@ def _values(q: Any, number: int, of: Callable[[Tensor], Tensor] | None) -> Tenso
     z = draw(q, (number,))
     z = z if z.is_floating_point() else z.to(torch.get_default_dtype())
     return z if of is None else of(z)
+
+
+def for_pyro(q: Any) -> Any:
+    """``q`` as ``pyro.sample`` takes it: distributions of torch and zuko lack what Pyro adds.
+
+    Examples
+    --------
+    >>> for_pyro(torch.distributions.Normal(torch.zeros(2), 1.0)).to_event(1).event_shape
+    torch.Size([2])
+    """
+    if isinstance(q, torch.distributions.Distribution) and not isinstance(q, Distribution):
+        return _ForPyro(q)
+    return q
+
+
+class _ForPyro(TorchDistribution):
+    """A distribution of torch or zuko with what Pyro adds."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, inner: torch.distributions.Distribution) -> None:
+        self.inner = inner
+        super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        return self.inner.has_rsample
+
+    @property
+    def support(self) -> Any:
+        return getattr(self.inner, "support", torch.distributions.constraints.real_vector)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.inner.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.inner.variance
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return draw(self.inner, sample_shape)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.inner.rsample(torch.Size(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.inner.log_prob(value)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _ForPyro:
+        return _ForPyro(self.inner.expand(torch.Size(batch_shape)))

@@ -18,6 +18,7 @@ from .components.encoders import Encoder
 from .components.networks import INITIALIZATIONS
 from .components.priors import Prior
 from .config import VAEConfig
+from .distributions import for_pyro
 from .files import load_tensors, save_tensors
 from .inference.engine.processor import map_constants
 from .isolation import seeded
@@ -153,9 +154,9 @@ class VAE(AmortizedModel):
         """
         self._register("prior", "decoder")
         with pyro.plate("row", self._size(x, covariates, size)):
-            z = pyro.sample("z", self.prior(covariates))
+            z = pyro.sample("z", for_pyro(self.prior(covariates)))
             if x is None or not self.missing:
-                return pyro.sample("x", self.decoder(z, covariates), obs=x)
+                return pyro.sample("x", for_pyro(self.decoder(z, covariates)), obs=x)
             observed, x = ~x.isnan(), x.nan_to_num(nan=0.0)
             return pyro.sample("x", self.decoder(z, covariates, observed), obs=x)
 
@@ -181,7 +182,7 @@ class VAE(AmortizedModel):
             )
         self._register("encoder")
         with pyro.plate("row", self._size(x, covariates, size)):
-            return pyro.sample("z", self.encoder(x, covariates))
+            return pyro.sample("z", for_pyro(self.encoder(x, covariates)))
 
     def simulate(
         self, size: int, covariates: Tensor | None = None

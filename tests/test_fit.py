@@ -222,9 +222,7 @@ def test_resume_refuses_another_fit(bits, tmp_path):
     fit(small(bits), bits[:100], epochs=1, **options)
     with pytest.raises(ValueError, match="epochs was 1, is 2"):
         fit(small(bits), bits[:100], epochs=2, resume=True, **options)
-    with pytest.raises(
-        ValueError, match="heads was None, is 'joint'; resume"
-    ):
+    with pytest.raises(ValueError, match="heads was None, is 'joint'; resume"):
         fit(small(bits, heads="joint"), bits[:100], epochs=1, resume=True, **options)
     with pytest.raises(ValueError, match=r"config\.center was") as failure:
         fit(small(bits, center=[0.5] * 64), bits[:100], epochs=1, resume=True, **options)

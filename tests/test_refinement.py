@@ -268,7 +268,9 @@ def test_a_row_that_cannot_be_improved_keeps_the_encoders_normal(oracle):
     vae = rescaled(oracle, torch.full((1, 3), 0.5))
     x = oracle.rows(4)
     bad = torch.tensor([0.0, 0.0, torch.nan, 0.0])[:, None]
-    vae.decoder.network.register_forward_hook(lambda module, inputs, raw: raw + bad)
+    vae.decoder.network.register_forward_hook(
+        lambda module, inputs, raw: (raw.unflatten(0, (-1, 4)) + bad).flatten(0, 1)
+    )
     with evaluating(vae, 0):
         encoder, best = local_posterior(vae, x)
     assert torch.equal(best.loc[2], encoder.loc[2])

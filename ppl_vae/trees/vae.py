@@ -114,7 +114,7 @@ def to_datatree(
             kept["z"] = draws.z.transpose(0, 1)
         if "posterior_predictive" in groups:
             # Predictive of whole rows: the entries that x misses are drawn too.
-            kept["x"] = vae.likelihood(draws.z, draws.covariates).sample().transpose(0, 1)
+            kept["x"] = vae.replicate(draws.z, draws.covariates).transpose(0, 1)
         kept["log_likelihood"] = draws.log_likelihood.T
         kept["log_p"], kept["log_q"] = draws.log_p.T, draws.log_q.T
         kept["log_weight"] = draws.log_weight.T
