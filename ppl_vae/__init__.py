@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from .inference.fit import fit as fit
     from .pictures.checks import plot_calibration as plot_calibration
     from .pictures.checks import plot_diagnosis as plot_diagnosis
+    from .pictures.decoded import plot_interpolation as plot_interpolation
+    from .pictures.decoded import plot_manifold as plot_manifold
+    from .pictures.decoded import plot_traversals as plot_traversals
     from .pictures.film import TrainingFilm as TrainingFilm
-    from .pictures.latents import plot_interpolation as plot_interpolation
     from .pictures.latents import plot_latent_map as plot_latent_map
-    from .pictures.latents import plot_manifold as plot_manifold
-    from .pictures.latents import plot_traversals as plot_traversals
+    from .pictures.latents import plot_latents as plot_latents
     from .pictures.rows import plot_draws as plot_draws
-    from .pictures.rows import plot_latents as plot_latents
     from .pictures.rows import plot_losses as plot_losses
     from .pictures.rows import plot_reconstructions as plot_reconstructions
     from .presets import PRESETS as PRESETS
@@ -102,13 +102,9 @@ _HOMES = {
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.evidence": ("log_evidence",),
     "pictures.film": ("TrainingFilm",),
-    "pictures.latents": (
-        "plot_interpolation",
-        "plot_latent_map",
-        "plot_manifold",
-        "plot_traversals",
-    ),
-    "pictures.rows": ("plot_draws", "plot_latents", "plot_losses", "plot_reconstructions"),
+    "pictures.decoded": ("plot_interpolation", "plot_manifold", "plot_traversals"),
+    "pictures.latents": ("plot_latent_map", "plot_latents"),
+    "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
     "workflow.posterior": ("sample_posterior",),
     "workflow.predictive": ("predictive_check",),
     "trees.pyro_svi": ("from_pyro_svi",),

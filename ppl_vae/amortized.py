@@ -83,6 +83,16 @@ class AmortizedModel(nn.Module, abc.ABC):
         return len(self.latent_names)
 
     @property
+    def center(self) -> Tensor:
+        """Where the data lie, for pictures: a number, or one for each entry of a row."""
+        return torch.zeros(()).to(self.like)
+
+    @property
+    def spread(self) -> Tensor:
+        """How far the data spread, for pictures: a number, or one for each entry of a row."""
+        return torch.ones(()).to(self.like)
+
+    @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that rows have to have."""
         return next(self.parameters())
@@ -138,11 +148,12 @@ class AmortizedModel(nn.Module, abc.ABC):
         """
         likelihood = self.likelihood(z, covariates)
         try:
-            mean = likelihood.mean
+            shown = likelihood.mean
         except NotImplementedError:
-            return likelihood.mode
+            shown = likelihood.mode
         # The mean of categories is NaN, and that of heavy tails may be infinite.
-        return mean if mean.isfinite().all() else likelihood.mode
+        shown = shown if shown.isfinite().all() else likelihood.mode
+        return shown.to(z.dtype)
 
     @abc.abstractmethod
     def check(self, x: Tensor, covariates: Tensor | None = None, *, name: str = "x") -> None:

@@ -447,7 +447,7 @@ def pictures(
 ) -> None:
     """Draw the run's latent space: map, manifold, traversals and interpolation."""
     from .files import written_whole
-    from .pictures import latents as latent_space
+    from .pictures import decoded, latents
     from .run import Run
 
     finished = Run(run)
@@ -456,15 +456,15 @@ def pictures(
     pair = None if which is None else _numbers("--which", which)
     if pair is not None and len(pair) != 2:
         raise ValueError(f"--which is {which!r}; pass two latents, such as 0,1")
-    figures = {"traversals": latent_space.plot_traversals(vae, seed=seed)}
+    figures = {"traversals": decoded.plot_traversals(vae, seed=seed)}
     if vae.latent_dim >= 2:
-        figures["latent_map"] = latent_space.plot_latent_map(
+        figures["latent_map"] = latents.plot_latent_map(
             vae, x, labels=test.labels, which=pair, seed=seed
         )
     if len(vae.event_shape) > 1:
-        figures["interpolation"] = latent_space.plot_interpolation(vae, x)
+        figures["interpolation"] = decoded.plot_interpolation(vae, x)
         if vae.latent_dim >= 2:
-            figures["manifold"] = latent_space.plot_manifold(vae, which=pair, seed=seed)
+            figures["manifold"] = decoded.plot_manifold(vae, which=pair, seed=seed)
     for name, figure in figures.items():
         with written_whole(run / f"{name}.png") as temporary:
             figure.savefig(temporary)

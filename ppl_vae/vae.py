@@ -104,6 +104,16 @@ class VAE(AmortizedModel):
         return self.decoder.event_shape
 
     @property
+    def center(self) -> Tensor:
+        """Where the data lie: the decoder's ``center``, or zero if it has none."""
+        return getattr(self.decoder, "center", super().center)
+
+    @property
+    def spread(self) -> Tensor:
+        """How far the data spread: the decoder's ``spread``, or one if it has none."""
+        return getattr(self.decoder, "spread", super().spread)
+
+    @property
     def latent_names(self) -> tuple[str, ...]:
         """``("z[0]", "z[1]", ...)``."""
         size = getattr(self.prior, "latent_dim", None)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+import ppl_vae
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.pictures import latents as latent_space
 
 
 def small(event_shape=(8, 8), latent_dim=2, **choices):
@@ -46,7 +46,7 @@ def test_an_ellipse_holds_the_mass_it_says(name):
     q = POSTERIORS[name]
     vae = small(latent_dim=q.event_shape[0])
     vae.encoder = Fixed(q)
-    figure = latent_space.plot_latent_map(vae, torch.ones(2, 8, 8), which=(0, 1), mass=0.8)
+    figure = ppl_vae.plot_latent_map(vae, torch.ones(2, 8, 8), which=(0, 1), mass=0.8)
     _, ellipses = (c for c in figure.axes[0].collections if hasattr(c, "get_angles"))
     angle = np.radians(ellipses.get_angles()[0])
     z = (q.sample((20_000,))[:, :2].numpy() - ellipses.get_offsets()[0]).T
@@ -62,14 +62,14 @@ def test_the_map_takes_the_two_most_active_latents_and_writes_the_labels():
     vae = small(latent_dim=4)
     with torch.no_grad():
         vae.encoder.loc_head.weight.mul_(torch.tensor([[0.1], [2.0], [0.1], [3.0]]))
-    axes = latent_space.plot_latent_map(vae, torch.rand(30, 8, 8).round(), labels=[3, 7] * 15).axes
+    axes = ppl_vae.plot_latent_map(vae, torch.rand(30, 8, 8).round(), labels=[3, 7] * 15).axes
     assert (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("latent 1", "latent 3")
     assert [text.get_text() for text in axes[0].texts] == ["3", "7"]
 
 
 def test_the_manifold_shows_each_z_where_its_axes_say():
     vae = small()
-    figure = latent_space.plot_manifold(vae, size=3)
+    figure = ppl_vae.plot_manifold(vae, size=3)
     mosaic = figure.axes[0].images[0].get_array()
     low, high = (dist.Normal(0.0, 1.0).icdf(torch.tensor(level)) for level in (1 / 6, 5 / 6))
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_traversals_move_one_latent_through_the_prior_most_effective_first():
     vae = small(latent_dim=3)
     with torch.no_grad():
         vae.decoder.network.layers[0].weight.mul_(torch.tensor([0.1, 5.0, 1.0]))
-    figure = latent_space.plot_traversals(vae, num_latents=2, num_values=3)
+    figure = ppl_vae.plot_traversals(vae, num_latents=2, num_values=3)
     labels = [axes.get_ylabel() for axes in figure.axes[::3]]
     assert labels == ["latent 1", "latent 2"]
     last = dist.Normal(0.0, 1.0).icdf(torch.tensor(0.98))
@@ -99,14 +99,14 @@ def test_traversals_stay_at_the_row_that_is_given(digits):
     vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=2, hidden=(16,)))
     with torch.no_grad():
         vae.encoder.loc_head.bias.add_(3.0)
-    at_row = latent_space.plot_traversals(vae, digits[:1]).axes[4].images[0].get_array()
-    at_prior = latent_space.plot_traversals(vae).axes[4].images[0].get_array()
+    at_row = ppl_vae.plot_traversals(vae, digits[:1]).axes[4].images[0].get_array()
+    at_prior = ppl_vae.plot_traversals(vae).axes[4].images[0].get_array()
     assert np.abs(at_row - at_prior).max() > 0.01
 
 
 def test_interpolation_begins_and_ends_with_the_rows(digits):
     vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=2, hidden=(16,)))
-    figure = latent_space.plot_interpolation(vae, digits, rows=(5, 2), num_steps=3)
+    figure = ppl_vae.plot_interpolation(vae, digits, rows=(5, 2), num_steps=3)
     images = [axes.images[0].get_array() for axes in figure.axes]
     for line in (images[:5], images[5:]):
         np.testing.assert_allclose(line[0], digits[5], atol=1e-6)
@@ -121,43 +121,43 @@ def test_interpolation_begins_and_ends_with_the_rows(digits):
 def test_a_picture_of_a_conditional_vae_needs_one_context(digits):
     vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=3, hidden=(16,), covariate_dim=2))
     covariates = torch.rand(len(digits), 2)
-    latent_space.plot_latent_map(vae, digits, covariates=covariates, max_rows=20)
-    latent_space.plot_interpolation(vae, digits, covariates=covariates)
-    latent_space.plot_traversals(vae, digits[:1], covariates=covariates[:1])
-    latent_space.plot_manifold(vae, covariates=covariates[:1], size=2)
+    ppl_vae.plot_latent_map(vae, digits, covariates=covariates, max_rows=20)
+    ppl_vae.plot_interpolation(vae, digits, covariates=covariates)
+    ppl_vae.plot_traversals(vae, digits[:1], covariates=covariates[:1])
+    ppl_vae.plot_manifold(vae, covariates=covariates[:1], size=2)
     with pytest.raises(
         ValueError, match=r"covariates has 1797 rows; pass one, such as covariates\[:1\]"
     ):
-        latent_space.plot_manifold(vae, covariates=covariates)
+        ppl_vae.plot_manifold(vae, covariates=covariates)
 
 
 @pytest.mark.parametrize("shape", [(6,), (8, 8), (3, 8, 8)])
 @pytest.mark.parametrize("latent_dim", [1, 5])
 def test_traversals_of_every_kind_of_row(shape, latent_dim, tmp_path):
     vae = small(event_shape=shape, latent_dim=latent_dim)
-    latent_space.plot_traversals(vae).savefig(tmp_path / "traversals.png")
+    ppl_vae.plot_traversals(vae).savefig(tmp_path / "traversals.png")
     if len(shape) > 1 and latent_dim > 1:
-        latent_space.plot_manifold(vae, size=3).savefig(tmp_path / "manifold.png")
+        ppl_vae.plot_manifold(vae, size=3).savefig(tmp_path / "manifold.png")
 
 
 x = torch.ones(3, 8, 8)
 ERRORS = {
-    "one latent": (lambda: latent_space.plot_latent_map(small(latent_dim=1), x), "this VAE has 1"),
-    "no grid": (lambda: latent_space.plot_manifold(small(latent_dim=1)), "use plot_traversals"),
+    "one latent": (lambda: ppl_vae.plot_latent_map(small(latent_dim=1), x), "this VAE has 1"),
+    "no grid": (lambda: ppl_vae.plot_manifold(small(latent_dim=1)), "use plot_traversals"),
     "which": (
-        lambda: latent_space.plot_latent_map(small(latent_dim=50), x, which=(3, 50)),
+        lambda: ppl_vae.plot_latent_map(small(latent_dim=50), x, which=(3, 50)),
         "which is .3, 50.; pass two different latents of 0 to 49",
     ),
-    "the same": (lambda: latent_space.plot_manifold(small(), which=(1, 1)), "two different"),
-    "mass": (lambda: latent_space.plot_latent_map(small(), x, mass=1.0), "mass is 1.0"),
-    "labels": (lambda: latent_space.plot_latent_map(small(), x, labels=[1]), "labels has 1 entr"),
-    "shape": (lambda: latent_space.plot_latent_map(small(), x[:, 1:]), "was built for"),
-    "table": (lambda: latent_space.plot_manifold(small(event_shape=(6,))), "rows have the shape"),
-    "size": (lambda: latent_space.plot_manifold(small(), size=1), "size is 1"),
-    "rows": (lambda: latent_space.plot_interpolation(small(), x, rows=(0, 3)), "from 0 to 2"),
-    "steps": (lambda: latent_space.plot_interpolation(small(), x, num_steps=1), "num_steps is 1"),
-    "many rows": (lambda: latent_space.plot_traversals(small(), x), "x has 3 rows; pass one"),
-    "values": (lambda: latent_space.plot_traversals(small(), num_values=1), "num_values 1"),
+    "the same": (lambda: ppl_vae.plot_manifold(small(), which=(1, 1)), "two different"),
+    "mass": (lambda: ppl_vae.plot_latent_map(small(), x, mass=1.0), "mass is 1.0"),
+    "labels": (lambda: ppl_vae.plot_latent_map(small(), x, labels=[1]), "labels has 1 entr"),
+    "shape": (lambda: ppl_vae.plot_latent_map(small(), x[:, 1:]), "was built for"),
+    "table": (lambda: ppl_vae.plot_manifold(small(event_shape=(6,))), "rows have the shape"),
+    "size": (lambda: ppl_vae.plot_manifold(small(), size=1), "size is 1"),
+    "rows": (lambda: ppl_vae.plot_interpolation(small(), x, rows=(0, 3)), "from 0 to 2"),
+    "steps": (lambda: ppl_vae.plot_interpolation(small(), x, num_steps=1), "num_steps is 1"),
+    "many rows": (lambda: ppl_vae.plot_traversals(small(), x), "x has 3 rows; pass one"),
+    "values": (lambda: ppl_vae.plot_traversals(small(), num_values=1), "num_values 1"),
 }
 
 
@@ -172,7 +172,7 @@ def test_the_random_state_is_left_alone():
     vae = small(latent_dim=3)
     vae.encoder = Fixed(POSTERIORS["unknown"])
     before = torch.get_rng_state()
-    latent_space.plot_latent_map(vae, x)
-    latent_space.plot_manifold(vae, size=2)
-    latent_space.plot_traversals(vae)
+    ppl_vae.plot_latent_map(vae, x)
+    ppl_vae.plot_manifold(vae, size=2)
+    ppl_vae.plot_traversals(vae)
     assert torch.equal(before, torch.get_rng_state())

@@ -1,12 +1,14 @@
 """Pictures: that they are drawn from what they are given; they were looked at by eye."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
+import ppl_vae as plots
 from ppl_vae import VAE, VAEConfig, fit
-from ppl_vae.pictures import rows as plots
 
 
 @pytest.mark.parametrize("shape", [(6,), (8, 8), (3, 8, 8)])
@@ -39,3 +41,42 @@ def test_originals_are_the_data(digits):
     figure = plots.plot_reconstructions(vae, digits, num_rows=3)
     drawn = [axes.images[0].get_array() for axes in figure.axes[:3]]
     np.testing.assert_allclose(np.stack(drawn), digits[:3], atol=1e-6)
+
+
+def test_counts_and_reals_are_shown_in_their_own_range():
+    """Not all white, as they were when everything above one was."""
+    generator = torch.Generator().manual_seed(0)
+    for x in (
+        torch.poisson(torch.rand(60, 8, 8, generator=generator) * 10, generator=generator),
+        torch.randn(60, 8, 8, generator=generator) * 100,
+    ):
+        vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
+        image = plots.plot_reconstructions(vae, x[:3]).axes[0].images[0].get_array()
+        assert (image >= 1).mean() < 0.05
+        assert (image <= 0).mean() < 0.2
+        assert image.std() > 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
+def test_images_of_any_number_of_channels(channels, tmp_path):
+    x = torch.rand(12, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    vae = VAE.from_config(VAEConfig.for_data(x, latent_dim=2, hidden=(8,)))
+    for figure in (
+        plots.plot_reconstructions(vae, x[:2]),
+        plots.plot_draws(vae, num_rows=4),
+        plots.plot_manifold(vae, size=2),
+        plots.plot_traversals(vae, num_values=2),
+        plots.plot_interpolation(vae, x),
+    ):
+        figure.savefig(tmp_path / "figure.png")
+
+
+@pytest.mark.parametrize("label", ["$x", "a$b$c", r"\frac", "a_b^c", "nul\0", "${", "中文"])
+def test_labels_are_plain_text(label, tmp_path):
+    x = torch.rand(12, 4, 4, generator=torch.Generator().manual_seed(0))
+    vae = VAE.from_config(VAEConfig.for_data(x, latent_dim=2, hidden=(8,)))
+    labels = [label, "other"] * 6
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the letters, not we
+        for draw in (plots.plot_latents, plots.plot_latent_map):
+            draw(vae, x, labels=labels).savefig(tmp_path / "figure.png")

@@ -48,13 +48,13 @@ def plot_diagnosis(
     )
     every = np.concatenate([k, tried, [0.0, 1.0]])
     edges = np.linspace(every.min(), every.max(), 41)
-    for values, colour, label in (
+    for values, color, label in (
         (k, "#0072B2", f"encoder, {len(k)} rows"),
         (tried, "#E69F00", f"refined, {len(tried)} rows"),
     ):
         if len(values):
             share = np.full(len(values), 1 / len(values))
-            reliability.hist(values, edges, weights=share, color=colour, alpha=0.7, label=label)
+            reliability.hist(values, edges, weights=share, color=color, alpha=0.7, label=label)
     reliability.legend(frameon=False)
     for threshold in (0.5, 0.7):
         reliability.axvline(threshold, color="0.4", linestyle=":")
@@ -68,8 +68,8 @@ def plot_diagnosis(
     lost.set(xlabel="gap, nats", ylabel="rows", title="What the encoder loses")
 
     order = np.argsort(-latents.variance.values)
-    colours = np.where(latents.active.values[order], "#0072B2", "0.75")
-    used.bar(range(len(order)), latents.variance.values[order], color=colours)
+    colors = np.where(latents.active.values[order], "#0072B2", "0.75")
+    used.bar(range(len(order)), latents.variance.values[order], color=colors)
     used.set(
         xlabel="latents, most used first",
         ylabel="variance of posterior means",

@@ -14,7 +14,7 @@ from ..files import written_whole
 from ..renamed import renamed
 from ..vae import VAE
 from ..workflow.posterior import evaluating
-from .panels import image_grid, show_image
+from .panels import data_range, image_grid, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,8 +111,9 @@ class TrainingFilm:
         figure, grid = image_grid(lines, columns, 0.8)
         for axes in grid.flat:
             axes.set_axis_off()
+        limits = data_range(*self.frames)  # the same in all frames
         for axes, image in zip(grid.flat, frame, strict=False):
-            show_image(axes, image, 1.0)
+            show_image(axes, image, limits)
         figure.suptitle(f"epoch {self.epochs[index]}", fontsize="medium")
         return figure
 

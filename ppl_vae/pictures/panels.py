@@ -1,14 +1,16 @@
-"""Figures, grids and colours that the pictures share; nothing of it goes through pyplot."""
+"""Figures, grids and colors that the pictures share; nothing of it goes through pyplot."""
 
 from __future__ import annotations
 
 __all__ = [
-    "COLOURS",
+    "COLORS",
     "MARKERS",
     "blank_figure",
+    "data_range",
     "image_grid",
     "kinds_of",
     "one_panel",
+    "plain",
     "scatter_by_label",
     "show_image",
     "table_panels",
@@ -19,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..vae import VAE
+from ..amortized import AmortizedModel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008), told apart with any colour vision, then repeated with other markers.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+# Okabe and Ito (2008), told apart with any color vision, then repeated with other markers.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = "o^sD"
 _MOST_KINDS = 20
 
@@ -35,13 +37,15 @@ def blank_figure(
     width: float, height: float, *, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its grid of axes, shape ``(rows, columns)``."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not through pyplot, which would keep every figure alive and choose a window for it.
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    with rc_context({"text.usetex": False}):  # LaTeX may not be installed
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+        FigureCanvasAgg(figure)
+        return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def one_panel(width: float, height: float) -> tuple[Figure, Axes]:
@@ -58,11 +62,30 @@ def image_grid(rows: int, columns: int, size: float, margin: float = 0.0) -> tup
     return figure, grid
 
 
-def show_image(axes: Axes, image: np.ndarray, top: float) -> None:
-    """Show one image, ``(height, width)`` or ``(channel, height, width)``, white at ``top``."""
+def data_range(*images: np.ndarray) -> tuple[float, float]:
+    """The values to show as black and as white: 0 and 1 for intensities, else the data's own."""
+    present = np.concatenate([image[np.isfinite(image)].ravel() for image in images])
+    if not len(present) or (present.min() >= 0 and present.max() <= 1):
+        return 0.0, 1.0
+    return float(present.min()), float(present.max())
+
+
+def show_image(axes: Axes, image: np.ndarray, limits: tuple[float, float]) -> None:
+    """Show one image, ``(height, width)`` or ``(channel, height, width)``.
+
+    The limits are shown as black and as white. Three channels are red, green and blue; of two or
+    of more than three the first is shown, as a note at the image says.
+    """
+    note = ""
     if image.ndim == 3:
-        image = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-    axes.imshow(np.clip(image / max(top, 1e-12), 0, 1), cmap="gray", vmin=0, vmax=1)
+        if len(image) not in (1, 3):
+            note = f"channel 0 of {len(image)}"
+        image = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    low, high = limits
+    scaled = np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+    axes.imshow(scaled, cmap="gray", vmin=0, vmax=1)
+    if note:
+        axes.set_title(note, fontsize=5, pad=1)
     axes.set(xticks=[], yticks=[])
     axes.set_axis_on()
     axes.spines[:].set_visible(False)
@@ -97,10 +120,15 @@ def kinds_of(labels: Sequence[Any] | np.ndarray | None, size: int) -> list[tuple
     return [(kind, values == kind) for kind in kinds]
 
 
+def plain(text: Any) -> str:
+    """Text that matplotlib shows as it is: dollars are no formulas, and NUL is no letter."""
+    return str(text).replace("\0", "").replace("\\", "\\\\").replace("$", r"\$")
+
+
 def scatter_by_label(
     axes: Axes, points: np.ndarray, kinds: Sequence[tuple[Any, np.ndarray]], size: float = 14.0
 ) -> None:
-    """Points ``(row, 2)``, told apart by colour and marker, with a legend beside the axes."""
+    """Points ``(row, 2)``, told apart by color and marker, with a legend beside the axes."""
     for i, (kind, rows) in enumerate(kinds):
         axes.scatter(
             points[rows, 0],
@@ -108,19 +136,19 @@ def scatter_by_label(
             s=size,
             alpha=0.75,
             linewidths=0,
-            label=None if kind is None else str(kind),
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i // len(COLOURS) % len(MARKERS)],
+            label=None if kind is None else plain(kind),
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i // len(COLORS) % len(MARKERS)],
         )
     if kinds[0][0] is not None:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
 
 
-def table_panels(vae: VAE, panels: dict[str, np.ndarray]) -> Figure:
-    """Rows of a table as rows of a picture; the data share a colour scale, a spread has its own."""
+def table_panels(vae: AmortizedModel, panels: dict[str, np.ndarray]) -> Figure:
+    """Rows of a table as rows of a picture; the data share a color scale, a spread has its own."""
     from matplotlib.ticker import MaxNLocator
 
-    center, spread = (t.cpu().numpy() for t in (vae.decoder.center, vae.decoder.spread))
+    center, spread = (t.cpu().numpy() for t in (vae.center, vae.spread))
     scaled = {
         label: values / spread if label == "its spread" else (values - center) / spread
         for label, values in panels.items()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["plot_draws", "plot_latents", "plot_losses", "plot_reconstructions"]
+__all__ = ["plot_draws", "plot_losses", "plot_reconstructions"]
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +12,12 @@ from torch import Tensor
 from ..renamed import renamed
 from ..rows import to_float
 from ..vae import VAE
-from ..workflow.posterior import evaluating, map_draws, posterior_means
+from ..workflow.posterior import evaluating, map_draws
 from .panels import (
-    COLOURS,
+    COLORS,
+    data_range,
     image_grid,
-    kinds_of,
     one_panel,
-    scatter_by_label,
     show_image,
     table_panels,
 )
@@ -48,13 +46,13 @@ def plot_losses(history: xr.Dataset) -> Figure:
     'minus ELBO, nats per row'
     """
     figure, axes = one_panel(6.4, 3.6)
-    for colour, (name, label) in zip(
-        COLOURS,
+    for color, (name, label) in zip(
+        COLORS,
         {"train_loss": "training", "validation_loss": "validation"}.items(),
         strict=False,
     ):
         if name in history:
-            axes.plot(history.epoch, history[name], color=colour, label=label)
+            axes.plot(history.epoch, history[name], color=color, label=label)
     best = history.attrs["best_epoch"]
     axes.axvline(best, color="0.6", linestyle=":", label=f"weights kept (epoch {best})")
     if len(history.epoch) > 4:
@@ -116,11 +114,12 @@ def plot_reconstructions(
     }
     if len(vae.event_shape) == 1:
         return table_panels(vae, panels)
+    shown = data_range(panels["original"])
     figure, grid = image_grid(3, len(x), 0.9, margin=1.0)
     for axes_row, (label, images) in zip(grid, panels.items(), strict=True):
-        top = images.max() if label == "its spread" else 1.0
+        limits = (0.0, images.max()) if label == "its spread" else shown
         for axes, image in zip(axes_row, images, strict=True):
-            show_image(axes, image, top)
+            show_image(axes, image, limits)
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center")
     return figure
 
@@ -161,69 +160,7 @@ def plot_draws(
     figure, grid = image_grid(lines, columns, 0.7)
     for axes in grid.flat:
         axes.set_axis_off()
+    limits = data_range(means)
     for axes, image in zip(grid.flat, means, strict=False):
-        show_image(axes, image, 1.0)
-    return figure
-
-
-@renamed(context="covariates")
-def plot_latents(
-    vae: VAE,
-    x: Tensor,
-    *,
-    covariates: Tensor | None = None,
-    labels: Sequence[Any] | np.ndarray | None = None,
-    max_rows: int = 2000,
-) -> Figure:
-    """Where the rows lie in the space of latents: the means of q(z|x), in two dimensions.
-
-    With two latents these are the axes; with more, the two principal components of the means.
-
-    Parameters
-    ----------
-    vae
-        A VAE.
-    x
-        Rows, shape ``(row, *event)``; the first ``max_rows`` are drawn.
-    covariates
-        Shape ``(row, covariate)``, for a conditional VAE.
-    labels
-        One for each row, shown by colour and marker where there are at most 20 different ones.
-    max_rows
-        How many rows at most.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer labels than rows.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from ppl_vae import VAEConfig
-    >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
-    >>> plot_latents(vae, torch.rand(5, 8, 8).round(), labels=list("abcab")).axes[0].get_xlabel()
-    'mean of latent 0'
-    """
-    x = x[:max_rows]
-    covariates = None if covariates is None else covariates[:max_rows]
-    means = posterior_means(vae, x, covariates)
-    figure, axes = one_panel(6.0, 5.4)
-    if vae.latent_dim > 2:
-        from sklearn.decomposition import PCA
-
-        pca = PCA(2, svd_solver="full").fit(means)
-        means = pca.transform(means)
-        names = [
-            f"principal component {i + 1} of the posterior means ({share:.0%})"
-            for i, share in enumerate(pca.explained_variance_ratio_)
-        ]
-    else:
-        names = [f"mean of latent {i}" for i in range(vae.latent_dim)]
-    if means.shape[1] == 1:
-        means = np.column_stack([means, np.zeros(len(means))])
-        names.append("")
-    scatter_by_label(axes, means, kinds_of(labels, len(x)))
-    axes.set(xlabel=names[0], ylabel=names[1])
-    axes.set_aspect("equal", adjustable="datalim")
+        show_image(axes, image, limits)
     return figure

@@ -20,6 +20,7 @@ from .. import __version__
 from ..config import VAEConfig
 from ..data import Dataset, load_splits
 from ..inference.fit import FitResult, fit
+from ..pictures import latents
 from ..pictures import rows as plots
 from ..pictures.film import TrainingFilm
 from ..rows import binarize, to_float
@@ -226,7 +227,7 @@ def fit_run(
             "losses": plots.plot_losses(result.history),
             "reconstructions": plots.plot_reconstructions(vae, x_test),
             "prior_draws": plots.plot_draws(vae),
-            "latents": plots.plot_latents(vae, x_test, labels=test.labels),
+            "latents": latents.plot_latents(vae, x_test, labels=test.labels),
         }.items():
             figure.savefig(folder / f"{name}.png")
         if frames is not None:

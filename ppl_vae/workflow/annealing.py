@@ -352,7 +352,10 @@ def _gradient(value: Tensor, z: Tensor) -> Tensor:
     """The gradient of each sum over latents; zero where a density is flat."""
     if not value.requires_grad:
         return torch.zeros_like(z)
-    (gradient,) = torch.autograd.grad(value.sum(), z, allow_unused=True, materialize_grads=True)
+    # Flows keep what they computed last, which two densities may share.
+    (gradient,) = torch.autograd.grad(
+        value.sum(), z, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
     return gradient
 
 

@@ -8,7 +8,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..rows import to_float
 
@@ -30,25 +30,62 @@ def independent_log_prob(decoder: Any, train: Tensor, test: Tensor) -> Tensor:
     Returns
     -------
     Nats, shape ``(row,)``.
-    """
-    decoder = copy.deepcopy(decoder).double().cpu()
-    decoder.network = torch.nn.Identity()
-    train, test = (to_float(x.cpu(), torch.float64) for x in (train[:10_000], test))
-    raw = torch.zeros(decoder.event_shape, dtype=torch.float64, requires_grad=True)
-    parameters = [raw, *decoder.parameters()]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
 
-    def entries(x: Tensor) -> Tensor:
+    Raises
+    ------
+    TypeError
+        If the decoder has no network that constants could replace.
+    """
+    if not isinstance(getattr(decoder, "network", None), nn.Module):
+        raise TypeError(
+            f"{type(decoder).__name__} has no attribute network, whose place constants could take; "
+            "derive it from Decoder to have a baseline"
+        )
+    decoder = copy.deepcopy(decoder).double().cpu().eval()
+    decoder.network = _Constants(_output_shape(decoder))
+    train, test = (to_float(x.cpu(), torch.float64) for x in (train[:10_000], test))
+    parameters = list(decoder.parameters())
+    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
+    latents = torch.zeros(1, 1, dtype=torch.float64)
+
+    def log_prob(x: Tensor) -> Tensor:
         observed = ~x.isnan()
-        return decoder.likelihood(raw).log_prob(x.nan_to_num(nan=0.0)) * observed
+        if observed.all():
+            return decoder(latents).log_prob(x)
+        return decoder(latents, None, observed).log_prob(x.nan_to_num(nan=0.0))
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         penalty = sum((p / 5).square().sum() for p in parameters) / 2
-        value = (penalty - entries(train).sum()) / len(train)
+        value = (penalty - log_prob(train).sum()) / len(train)
         value.backward()
         return value
 
     optimizer.step(loss)
     with torch.no_grad():
-        return torch.cat([entries(x).flatten(1).sum(1) for x in test.split(1000)])
+        return torch.cat([log_prob(x) for x in test.split(1000)])
+
+
+class _Constants(nn.Module):
+    """What stands in for a network: the same numbers, whatever the latents."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+
+    def forward(self, z: Tensor, *_: Tensor) -> Tensor:
+        return self.raw.expand(*z.shape[:-1], *self.raw.shape)
+
+
+@torch.no_grad()
+def _output_shape(decoder: Any) -> torch.Size:
+    """The shape of what a decoder's network returns for one row."""
+    network = decoder.network
+    reads = getattr(network, "in_shape", None) or [
+        next(m.in_features for m in network.modules() if hasattr(m, "in_features"))
+    ]
+    try:
+        return network(torch.zeros(1, *reads, dtype=torch.float64)).shape[1:]
+    except (TypeError, RuntimeError):  # it reads covariates too
+        several = (decoder.outputs,) if decoder.outputs > 1 else ()
+        return torch.Size((*decoder.event_shape, *several))
