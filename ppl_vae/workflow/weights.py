@@ -44,7 +44,8 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     Returns
     -------
     Shape ``(row,)``, nats: ``log_evidence``, the logarithm of the mean weight; ``standard_error``,
-    by the delta method; ``log_evidence_low`` and ``log_evidence_high``, a 95 % interval; ``elbo``.
+    by the delta method, or of fewer than 30 weights from the interval; ``log_evidence_low`` and
+    ``log_evidence_high``, a 95 % interval; ``elbo``.
     And ``pareto_k``, which is NaN for fewer than 30 draws.
 
     Where weights are not usable there is no upper end, and the lower one is that of a bound: the
@@ -74,6 +75,8 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     if size < _FEW:
         k = torch.full_like(total, torch.nan)
         low, high = (torch.as_tensor(end).to(total) for end in _log_normal(rows))
+        # So few weights say too little of their own spread: two errors reach the interval's ends.
+        error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
     else:
         k = torch.as_tensor(smoothed_tail_index(rows)).to(total)
         low, high = (
