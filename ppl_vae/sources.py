@@ -25,26 +25,62 @@ class ArrayLike(Protocol):
 def source_of(x: Any) -> Tensor | ArrayLike:
     """``x`` as a tensor if it is in memory, else as it is, to be read when rows are taken.
 
+    Parameters
+    ----------
+    x
+        A tensor; a NumPy array, of whole numbers too; a DataFrame of pandas or polars, in which a
+        missing entry is NaN or null; what ``load_data`` returns; a memory map, a zarr array, or
+        anything else with a shape, a dtype and slicing.
+
     Raises
     ------
     TypeError
-        If it has no shape, dtype and slicing.
+        If it is none of these, or a table with columns that hold no numbers.
 
     Examples
     --------
     >>> source_of(np.ones((3, 2))).dtype
     torch.float64
     """
+    if isinstance(getattr(x, "x", None), Tensor):  # a Dataset
+        x = x.x
+    if hasattr(x, "columns") and hasattr(x, "to_numpy"):
+        x = _numbers(x)
     if isinstance(x, Tensor):
         return x
     if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
-        return as_tensor(x)
+        tensor = as_tensor(x)
+        whole = not tensor.is_floating_point() and tensor.dtype != torch.uint8
+        return tensor.to(torch.get_default_dtype()) if whole else tensor
     if all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")):
         return x
     raise TypeError(
-        f"x is a {type(x).__name__}; pass a torch.Tensor, such as torch.as_tensor(x), or an array "
-        "of NumPy or zarr"
+        f"x is a {type(x).__name__}; pass rows as a torch.Tensor, a NumPy or zarr array, a "
+        "DataFrame or what load_data returns: of a DataLoader the tensor that it serves"
     )
+
+
+def _numbers(table: Any) -> np.ndarray:
+    """A DataFrame's numbers, (row, feature), with NaN for what is missing."""
+    columns = []
+    for i, name in enumerate(table.columns):
+        column = table.iloc[:, i] if hasattr(table, "iloc") else table[name]
+        values = column.to_numpy()
+        try:
+            if values.dtype.kind in "mM":
+                raise TypeError  # NumPy would count nanoseconds
+            try:
+                numbers = np.asarray(values, dtype=np.float64)
+            except (TypeError, ValueError):
+                # pandas's own mark of a missing entry is no number.
+                numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"x is a {type(table).__name__} whose column {name!r} holds no numbers, such as "
+                f"{values[0] if len(values) else None!r}; leave it out, or turn it into numbers"
+            ) from None
+        columns.append(numbers)
+    return np.stack(columns, 1) if columns else np.empty((len(table), 0))
 
 
 def as_tensor(array: Any) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from torch import Tensor
 
-from ppl_vae import VAE, VAEConfig
+from ppl_vae import VAE, VAEConfig, load_data
 from ppl_vae.rows import Rows, binarize, check_rows, rows_within_budget, to_float
 from ppl_vae.sink import MemorySink
 
@@ -341,7 +343,22 @@ def test_a_batch_is_the_arguments_of_a_program() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Rows([[1.0]]), TypeError, "x is a list; pass a torch.Tensor"),
+        (lambda: Rows([[1.0]]), TypeError, "x is a list; pass rows as a torch.Tensor"),
+        (
+            lambda: Rows(torch.utils.data.DataLoader([1])),
+            TypeError,
+            "x is a DataLoader; .* of a DataLoader the tensor that it serves",
+        ),
+        (
+            lambda: Rows(pandas.DataFrame({"day": pandas.to_datetime(["2026-01-01"])})),
+            TypeError,
+            "whose column 'day' holds no numbers",
+        ),
+        (
+            lambda: Rows(pandas.DataFrame({"a": [1.0], "kind": ["red"]}, index=["one"])),
+            TypeError,
+            "x is a DataFrame whose column 'kind' holds no numbers, such as 'red'; leave it out",
+        ),
         (lambda: Rows(BYTES, binarize="otsu"), ValueError, "'otsu'; accepted are none"),
         (
             lambda: Rows(Rows(BYTES, torch.ones(10, 1)), torch.ones(10, 1)),
@@ -387,3 +404,23 @@ def test_the_budget_bounds_rows_at_a_time() -> None:
     assert rows_within_budget((10**6,), 10**6) == 1
     with pytest.raises(ValueError, match="chunk_rows is 0; pass at least 1, or None to choose"):
         rows_within_budget((64,), chunk_rows=0)
+
+
+def test_tables_and_data_sets_are_rows() -> None:
+    expected = torch.tensor([[1.0, NAN], [2.0, 0.5]]).to(LIKE)
+    columns = {"a": [1, 2], "b": [None, 0.5]}
+    tables = [
+        pandas.DataFrame(columns),
+        pandas.DataFrame(columns, index=["one", "two"]).convert_dtypes(),
+        pandas.DataFrame(columns, dtype=object),
+    ]
+    if importlib.util.find_spec("polars"):
+        tables.append(importlib.import_module("polars").DataFrame(columns))
+    for table in tables:
+        torch.testing.assert_close(
+            Rows(table).take(slice(None), LIKE).x, expected, equal_nan=True, msg=repr(table)
+        )
+    data = load_data("digits")
+    assert torch.equal(Rows(data).take(slice(5), LIKE).x, to_float(data.x[:5]).to(LIKE))
+    counts = np.arange(6).reshape(3, 2)
+    assert torch.equal(Rows(counts).take(slice(None), LIKE).x, torch.tensor(counts).to(LIKE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["calibrate", "p_text"]
 
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +13,13 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
+from ..rows import Rows, rows_within_budget
+from .latents import draw
 from .posterior import evaluating
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_ENTRIES = 2**24
 _MOMENTS = 4  # of the ranks, that are tested together
 _LEVEL = 0.01  # of all quantities together, below which a shape is put into words
 
@@ -114,21 +114,16 @@ def calibrate(
         )
     if num_draws < 9:
         raise ValueError(f"num_draws is {num_draws}, too few to rank; pass at least 9, better 199")
-    if chunk_rows is None:
-        chunk_rows = max(1, _ENTRIES // (num_draws * prod(vae.event_shape)))
-    elif chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
+    size = rows_within_budget(vae.event_shape, num_draws, chunk_rows=chunk_rows)
     ranks = []
     with evaluating(vae, seed), Progress(num_simulations, "calibrate", show=progress) as bar:
         z, x, given = vae.simulate(num_simulations, covariates)
-        for start in range(0, num_simulations, chunk_rows):
-            rows = slice(start, start + chunk_rows)
-            here = None if given is None else given[rows]
-            draws = vae.posterior(x[rows], here).sample((num_draws,))
+        for rows, batch in Rows(x, given).chunks(size, vae.like):
+            draws = draw(vae.posterior(*batch), (num_draws,))
             # (draw, row, latent), the truth first: evaluated together, they are rounded alike.
             together = torch.cat([z[rows][None], draws])
-            log_likelihood = vae.log_likelihood(together, x[rows], here)  # (draw, row)
-            log_joint = log_likelihood + vae.prior_at(here).log_prob(together)
+            log_likelihood = vae.log_likelihood(together, *batch)  # (draw, row)
+            log_joint = log_likelihood + vae.prior_at(batch.covariates).log_prob(together)
             values = torch.cat([together, torch.stack([log_likelihood, log_joint], -1)], -1)
             ranks.append(_rank(values[0], values[1:]))
             bar.advance(len(z[rows]))

@@ -186,7 +186,7 @@ def _exact(q: Any) -> tuple[Gaussian, _Map] | None:
         return _after(q.base, [q.transform.inv])
     if hasattr(q, "links") and hasattr(q, "sizes"):
         return _chained(q)
-    for wrapped in ("base_dist", "dist"):  # Independent, expanded, masked; Pyro's wrapper of zuko
+    for wrapped in ("base_dist", "dist", "inner"):  # Independent, expanded; wrappers for Pyro
         if hasattr(q, wrapped):
             return _exact(getattr(q, wrapped))
     return None
