@@ -57,7 +57,7 @@ class Elsewhere:
 
     def __init__(self, prior: Any, others: tuple[Tensor, Tensor], num_rows: int) -> None:
         mean, sd = others
-        self.prior = prior
+        self.at_prior = prior
         self.num_rows = num_rows
         self.others = td.MixtureSameFamily(
             td.Categorical(logits=mean.new_zeros(len(mean))),
@@ -78,11 +78,13 @@ class Elsewhere:
         """Latents ``(draw, row, latent)``."""
         size = shape[0]
         near = self.others.sample((size - size // 2, self.num_rows))
-        return torch.cat([near, draw(self.prior, (size // 2,), rows=self.num_rows)])
+        if size == 1:  # not every distribution can draw nothing
+            return near
+        return torch.cat([near, draw(self.at_prior, (size // 2,), rows=self.num_rows)])
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density of the mixture, ``(draw, row)``."""
-        return torch.logaddexp(self.prior.log_prob(z), self.others.log_prob(z)) - math.log(2)
+        return torch.logaddexp(self.at_prior.log_prob(z), self.others.log_prob(z)) - math.log(2)
 
 
 def starts(
