@@ -5,7 +5,7 @@ numbers, such as minus infinity for log1p(-1), under a mask; where no number is 
 of that constant was never read, some processors suppress a page fault at each call. Whether it was
 read depends on what else the process did and on what the system holds of PyTorch's file, so whole
 hours can be slow. Here the pages are given back before each function, on one thread; `mapped` is
-after `ppl_vae.inference.engine.processor.map_constants()`, which a VAE calls when it is made.
+after `ppl_vae.processor.map_constants()`, which a VAE calls when it is made.
 
     python benchmarks/mapped_constants.py --json mapped_constants.json
 """
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  as everyone calls it
 
-from ppl_vae.inference.engine.processor import map_constants
+from ppl_vae.processor import map_constants
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log1p": torch.log1p,

@@ -46,8 +46,8 @@ from torch.nn import functional as F  # noqa: N812  as everyone calls it
 
 from ppl_vae import VAE, BernoulliDecoder, NormalEncoder, StandardNormal
 from ppl_vae.inference.engine.compiled import CompiledTrace_ELBO
-from ppl_vae.inference.engine.processor import map_constants
 from ppl_vae.inference.engine.rewrites import LARGE_PRODUCT
+from ppl_vae.processor import map_constants
 
 SIZES = {"100x64x2": (100, 64, 2), "128x400x50": (128, 400, 50), "256x400x50": (256, 400, 50)}
 CONVOLUTIONAL = "convolutional 32x2"

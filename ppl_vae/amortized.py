@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .distributions import draw
+from .processor import map_constants
 from .sources import as_tensor
 
 # On a CPU p(x|z) is evaluated in blocks of so many entries (2 MB), and of so many pairs of draw
@@ -53,6 +54,10 @@ class AmortizedModel(nn.Module, abc.ABC):
     missing: bool = False
     model: Callable[..., Any]
     guide: Callable[..., Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        map_constants()
 
     # What has to be overridden together with a program, as it says the same of it.
     _SAME: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["batch_shape", "draw", "drawn_moments", "for_pyro", "moments"]
+__all__ = ["batch_shape", "draw", "drawn_moments", "for_pyro", "inside", "moments"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -103,6 +103,25 @@ def _values(q: Any, number: int, of: Callable[[Tensor], Tensor] | None) -> Tenso
     z = draw(q, (number,))
     z = z if z.is_floating_point() else z.to(torch.get_default_dtype())
     return z if of is None else of(z)
+
+
+def inside(q: Any) -> tuple[Any, list[Any]] | None:
+    """What a distribution is made of, and by which transforms; None if of nothing else.
+
+    Examples
+    --------
+    >>> base, transforms = inside(torch.distributions.LogNormal(0.0, 1.0))
+    >>> base, len(transforms)
+    (Normal(loc: 0.0, scale: 1.0), 1)
+    """
+    if isinstance(q, torch.distributions.TransformedDistribution):
+        return q.base_dist, list(q.transforms)
+    if hasattr(q, "transform") and hasattr(q, "base"):  # zuko's, which maps latents to noise
+        return q.base, [q.transform.inv]
+    for wrapped in ("base_dist", "dist", "inner"):  # Independent, expanded; wrappers for Pyro
+        if hasattr(q, wrapped):
+            return getattr(q, wrapped), []
+    return None
 
 
 def for_pyro(q: Any) -> Any:

@@ -20,7 +20,6 @@ from .components.priors import Prior
 from .config import VAEConfig
 from .distributions import for_pyro
 from .files import load_tensors, save_tensors
-from .inference.engine.processor import map_constants
 from .isolation import seeded
 from .renamed import renamed
 from .rows import check_rows, to_float
@@ -72,7 +71,6 @@ class VAE(AmortizedModel):
         name: str = "vae",
     ) -> None:
         super().__init__()
-        map_constants()
         if getattr(encoder, "missing", False):
             _check_leaves_out(decoder)
         self.prior = prior

@@ -19,13 +19,13 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..isolation import isolated, seeded
+from ..processor import map_constants
 from ..progress import Progress
 from ..renamed import renamed
 from ..rows import binarize as binarized
 from ..rows import check_rows, to_float
 from ..vae import VAE
 from .checkpoint import load_checkpoint, save_checkpoint
-from .engine.processor import map_constants
 from .engine.step import ENGINES, Step, choose_engine
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from ..distributions import batch_shape, draw, drawn_moments, moments
+from ..distributions import batch_shape, draw, drawn_moments, inside, moments
 from .gaussian import Gaussian
 
 EXACT = "exact coordinates of the encoder"
@@ -180,16 +180,13 @@ def _exact(q: Any) -> tuple[Gaussian, _Map] | None:
         return Gaussian(*torch.broadcast_tensors(q.loc, q.scale)), _Same()
     if isinstance(q, (td.MultivariateNormal, td.LowRankMultivariateNormal)):
         return Gaussian(q.loc, q.scale_tril), _Same()
-    if isinstance(q, td.TransformedDistribution):
-        return _after(q.base_dist, q.transforms)
-    if hasattr(q, "transform") and hasattr(q, "base"):  # zuko's, which maps latents to noise
-        return _after(q.base, [q.transform.inv])
     if hasattr(q, "links") and hasattr(q, "sizes"):
         return _chained(q)
-    for wrapped in ("base_dist", "dist", "inner"):  # Independent, expanded; wrappers for Pyro
-        if hasattr(q, wrapped):
-            return _exact(getattr(q, wrapped))
-    return None
+    found = inside(q)
+    if found is None:
+        return None
+    base, transforms = found
+    return _after(base, transforms) if transforms else _exact(base)
 
 
 def _after(base: Any, transforms: Sequence[Any]) -> tuple[Gaussian, _Map] | None:

@@ -13,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ...rows import to_float
+from ...intensities import to_float
 from ..networks.network import called
 from ..registry import Registry
 

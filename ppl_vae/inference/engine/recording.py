@@ -16,8 +16,8 @@ import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor
 
+from ...processor import map_constants, reuse_freed_memory
 from .cuda import launched_at_once
-from .processor import map_constants, reuse_freed_memory
 from .rewrites import LINEAR, draw_at_once, multiply_by_onednn
 from .values import RecordingError, refuse_shapes_by_value, refused_values
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ...processor import reuse_freed_memory
 from .cuda import kept
-from .processor import reuse_freed_memory
 from .recording import Recording, RecordingError, first_line, random_state_kept
 from .watch import Watch
 

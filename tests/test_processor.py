@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ppl_vae.inference.engine.processor import map_constants
+from ppl_vae.processor import map_constants
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "mapped_constants.py"
 
