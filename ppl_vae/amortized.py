@@ -100,7 +100,10 @@ class AmortizedModel(nn.Module, abc.ABC):
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that rows have to have."""
-        return next(self.parameters())
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+        return torch.zeros(())
 
     def log_likelihood(self, z: Tensor, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """log p(x|z), nats, of latents ``(draw, row, latent)``: shape ``(draw, row)``.
@@ -142,9 +145,16 @@ class AmortizedModel(nn.Module, abc.ABC):
     def replicate(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Draw rows from p(x|z), as numbers of the latents' dtype, from torch's random state.
 
-        Latents ``(*draw, row, latent)`` give ``(*draw, row, *event)``.
+        Latents ``(*draw, row, latent)`` give ``(*draw, row, *event)``, of NaN where they are NaN.
         """
-        return draw(self.likelihood(z, covariates)).to(z.dtype)
+        usable = z.isfinite().all(-1)
+        if usable.all():
+            return draw(self.likelihood(z, covariates)).to(z.dtype)
+        # Not every distribution can be drawn from where its parameters are NaN.
+        x = self.replicate(torch.where(usable[..., None], z, 0.0), covariates)
+        return x.masked_fill(
+            ~usable.reshape(*usable.shape, *[1] * len(self.event_shape)), torch.nan
+        )
 
     def typical(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What a picture shows of p(x|z): its mean, or its mode where it has none.

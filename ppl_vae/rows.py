@@ -161,9 +161,9 @@ class Rows:
         return tuple(self._source.shape[1:])
 
     @property
-    def is_conditional(self) -> bool:
-        """Whether there are covariates."""
-        return self._covariates is not None
+    def covariates(self) -> Tensor | None:
+        """Those of all rows, ``(row, covariate)``, as they were given; None if there are none."""
+        return None if self._covariates is None else read(self._covariates, self._at(slice(None)))
 
     @property
     def in_memory(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ppl_vae import VAE, VAEConfig, load_data
+from ppl_vae import (
+    VAE,
+    VAEConfig,
+    load_data,
+    log_evidence,
+    predictive_check,
+    refine,
+    sample_posterior,
+    to_datatree,
+)
 from ppl_vae.rows import Rows, binarize, check_rows, rows_within_budget, to_float
 from ppl_vae.sink import MemorySink
 
@@ -424,3 +434,28 @@ def test_tables_and_data_sets_are_rows() -> None:
     assert torch.equal(Rows(data).take(slice(5), LIKE).x, to_float(data.x[:5]).to(LIKE))
     counts = np.arange(6).reshape(3, 2)
     assert torch.equal(Rows(counts).take(slice(None), LIKE).x, torch.tensor(counts).to(LIKE))
+
+
+CHECKS = {
+    "sample_posterior": partial(sample_posterior, num_samples=40),
+    "log_evidence": partial(log_evidence, num_samples=40),
+    "anneal": partial(log_evidence, method="ais", num_samples=4, num_temperatures=3),
+    "predictive_check": partial(predictive_check, num_samples=5),
+    "refine": partial(refine, rows=[1], num_samples=40, max_steps=25),
+    "to_datatree": partial(to_datatree, num_samples=5),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_checks_take_any_rows(tmp_path: Any, name: str) -> None:
+    vae = VAE.from_config(
+        VAEConfig(event_shape=(4,), latent_dim=2, hidden=(4,), likelihood="normal", covariate_dim=1)
+    )
+    x, covariates = torch.rand(5, 4), torch.rand(5, 1)
+    made = CHECKS[name](vae, x, covariates=covariates, progress=False)
+    for source in (x.numpy(), Store(x.numpy()), pandas.DataFrame(x.numpy())):
+        again = CHECKS[name](vae, source, covariates=covariates.numpy(), progress=False)
+        assert again.equals(made), type(source)
+    assert CHECKS[name](vae, Rows(x, covariates), progress=False).equals(made)
+    with pytest.raises(ValueError, match=r"x has shape \(5, 3\) but this VAE was built for"):
+        CHECKS[name](vae, x.numpy()[:, :3], covariates=covariates, progress=False)

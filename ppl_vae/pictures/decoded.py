@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..distributions import draw
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows
+from ..sources import as_tensor
 from ..workflow.posterior import evaluating, posterior_means
 from .panels import blank_figure, data_range, image_grid, show_image
 
@@ -32,7 +33,7 @@ _DRAWS = 4000
 
 @renamed(context="covariates")
 def plot_manifold(
-    vae: VAE,
+    vae: AmortizedModel,
     *,
     covariates: Tensor | None = None,
     which: tuple[int, int] | None = None,
@@ -71,7 +72,7 @@ def plot_manifold(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> plot_manifold(vae, size=5).axes[0].images[0].get_array().shape
     (44, 44)
@@ -118,8 +119,8 @@ def plot_manifold(
 
 @renamed(context="covariates")
 def plot_traversals(
-    vae: VAE,
-    x: Tensor | None = None,
+    vae: AmortizedModel,
+    x: Tensor | Rows | None = None,
     *,
     covariates: Tensor | None = None,
     num_latents: int = 8,
@@ -158,7 +159,7 @@ def plot_traversals(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=3, hidden=(16,)))
     >>> len(plot_traversals(vae, num_values=5).axes)
     15
@@ -168,9 +169,10 @@ def plot_traversals(
             f"num_latents is {num_latents} and num_values {num_values}; pass at least 1 and 2"
         )
     if x is not None:
-        vae.check(x, covariates)
-        if len(x) != 1:
-            raise ValueError(f"x has {len(x)} rows; pass one, such as x[:1]")
+        one = Rows.of(x, covariates)
+        one.check(vae)
+        if len(one) != 1:
+            raise ValueError(f"x has {len(one)} rows; pass one, such as x[:1]")
     levels = np.linspace(0.02, 0.98, num_values)
     with evaluating(vae, seed):
         given = _one_row(vae, covariates)
@@ -179,7 +181,7 @@ def plot_traversals(
         quantiles = _quantiles(vae, given, levels)  # (value, latent)
         base = _quantiles(vae, given, np.array([0.5]))[0]
     if x is not None:
-        base = torch.as_tensor(posterior_means(vae, x, covariates)[0]).to(base)
+        base = torch.as_tensor(posterior_means(vae, one)[0]).to(base)
     with evaluating(vae, seed):
         z = base.repeat(len(order), num_values, 1)  # (latent shown, value, latent)
         for line, latent in enumerate(order):
@@ -202,8 +204,8 @@ def plot_traversals(
 
 @renamed(context="covariates")
 def plot_interpolation(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     rows: tuple[int, int] = (0, 1),
@@ -235,7 +237,7 @@ def plot_interpolation(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> len(plot_interpolation(vae, torch.eye(8).expand(3, 8, 8), rows=(0, 2)).axes)
     22
@@ -243,22 +245,21 @@ def plot_interpolation(
     _check_images(vae, "plot_interpolation")
     if num_steps < 2:
         raise ValueError(f"num_steps is {num_steps}; pass at least 2")
-    if len(rows) != 2 or not all(0 <= row < len(x) for row in rows):
-        raise ValueError(f"rows is {rows}; pass two numbers from 0 to {len(x) - 1}, a row each")
-    ends = x[list(rows)]
-    given = None if covariates is None else covariates[list(rows)]
-    vae.check(ends, given)
-    like = next(vae.parameters())
-    weights = torch.linspace(0, 1, num_steps).to(like)
+    data = Rows.of(x, covariates)
+    if len(rows) != 2 or not all(0 <= row < len(data) for row in rows):
+        raise ValueError(f"rows is {rows}; pass two numbers from 0 to {len(data) - 1}, a row each")
+    ends = data.select(list(rows))
+    ends.check(vae)
+    originals, given = ends.take(slice(None), vae.like)
+    weights = torch.linspace(0, 1, num_steps).to(vae.like)
 
     def between(pair: Tensor) -> Tensor:
         shape = (-1, *[1] * (pair.dim() - 1))
         return torch.lerp(pair[:1], pair[1:], weights.reshape(shape))
 
-    means = torch.as_tensor(posterior_means(vae, ends, given)).to(like)
-    originals = to_float(ends.to(like.device), like.dtype)
+    means = torch.as_tensor(posterior_means(vae, ends)).to(vae.like)
     with evaluating(vae, seed=0):
-        path = None if given is None else between(given.to(like))
+        path = None if given is None else between(given)
         decoded = _decoded(vae, between(means), path)  # (step, *event)
     lines = {"latents": decoded, "pixels": between(originals).cpu().numpy()}
     first, last = originals.cpu().numpy()
@@ -273,11 +274,10 @@ def plot_interpolation(
     return figure
 
 
-def _quantiles(vae: VAE, covariates: Tensor | None, levels: np.ndarray) -> Tensor:
+def _quantiles(vae: AmortizedModel, covariates: Tensor | None, levels: np.ndarray) -> Tensor:
     """Of each latent under the prior by itself, shape ``(level, latent)``."""
-    like = next(vae.parameters())
     prior = vae.prior_at(covariates)
-    at = torch.as_tensor(levels).to(like)
+    at = torch.as_tensor(levels).to(vae.like)
     if isinstance(prior, torch.distributions.Independent):
         try:  # each of independent latents has a quantile function of its own
             return prior.base_dist.icdf(at[:, None].expand(-1, vae.latent_dim))
@@ -287,14 +287,14 @@ def _quantiles(vae: VAE, covariates: Tensor | None, levels: np.ndarray) -> Tenso
     return z.quantile(at, dim=0)
 
 
-def _decoded(vae: VAE, z: Tensor, covariates: Tensor | None) -> np.ndarray:
+def _decoded(vae: AmortizedModel, z: Tensor, covariates: Tensor | None) -> np.ndarray:
     """The mean of p(x|z), shape ``(*batch, *event)``."""
     if covariates is not None and len(covariates) == 1:
         covariates = covariates[0].expand(*z.shape[:-1], -1)
     return vae.typical(z, covariates).cpu().numpy()
 
 
-def _effects(vae: VAE, covariates: Tensor | None) -> np.ndarray:
+def _effects(vae: AmortizedModel, covariates: Tensor | None) -> np.ndarray:
     """How much each latent by itself changes the mean of p(x|z): a variance, shape (latent,)."""
     quantiles = _quantiles(vae, covariates, np.linspace(0.05, 0.95, 7))  # (7, latent)
     middle = _quantiles(vae, covariates, np.array([0.5]))[0]
@@ -307,15 +307,15 @@ def _effects(vae: VAE, covariates: Tensor | None) -> np.ndarray:
     return np.array(effects)
 
 
-def _one_row(vae: VAE, covariates: Tensor | None) -> Tensor | None:
+def _one_row(vae: AmortizedModel, covariates: Tensor | None) -> Tensor | None:
     if covariates is None:
         return None
     if len(covariates) != 1:
         raise ValueError(f"covariates has {len(covariates)} rows; pass one, such as covariates[:1]")
-    return covariates.to(next(vae.parameters()))
+    return as_tensor(covariates).to(vae.like)
 
 
-def checked_pair(vae: VAE, which: tuple[int, int] | None) -> list[int] | None:
+def checked_pair(vae: AmortizedModel, which: tuple[int, int] | None) -> list[int] | None:
     if which is None:
         return None
     pair = list(which)
@@ -331,7 +331,7 @@ def largest_two(values: np.ndarray) -> list[int]:
     return sorted(np.argsort(-values, kind="stable")[:2].tolist())
 
 
-def _check_images(vae: VAE, name: str) -> None:
+def _check_images(vae: AmortizedModel, name: str) -> None:
     if len(vae.event_shape) not in (2, 3):
         raise ValueError(
             f"{name} draws images, and this VAE's rows have the shape {vae.event_shape}; use "
@@ -339,7 +339,9 @@ def _check_images(vae: VAE, name: str) -> None:
         )
 
 
-def _table_traversals(vae: VAE, means: np.ndarray, order: np.ndarray, values: np.ndarray) -> Figure:
+def _table_traversals(
+    vae: AmortizedModel, means: np.ndarray, order: np.ndarray, values: np.ndarray
+) -> Figure:
     """A panel for each latent: features across, the latent's value upwards."""
     center, spread = (t.cpu().numpy() for t in (vae.center, vae.spread))
     scaled = (means - center) / spread  # (latent shown, value, feature)

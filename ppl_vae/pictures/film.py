@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..files import written_whole
 from ..renamed import renamed
-from ..vae import VAE
 from ..workflow.posterior import evaluating
 from .panels import data_range, image_grid, show_image
 
@@ -51,7 +51,7 @@ class TrainingFilm:
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> film = TrainingFilm(vae, num_images=4)
     >>> for epoch in range(3):  # or fit(vae, x, on_epoch=film)
@@ -63,7 +63,7 @@ class TrainingFilm:
     @renamed(context="covariates")
     def __init__(
         self,
-        vae: VAE,
+        vae: AmortizedModel,
         *,
         covariates: Tensor | None = None,
         num_images: int = 16,
@@ -82,11 +82,7 @@ class TrainingFilm:
         self.frames: list[np.ndarray] = []
         self.epochs: list[int] = []
         with evaluating(vae, seed):
-            like = next(vae.parameters())
-            self._covariates = (
-                None if covariates is None else covariates.to(like).expand(num_images, -1)
-            )
-            self._z = vae.simulate(num_images, self._covariates)[0]
+            self._z, _, self._covariates = vae.simulate(num_images, covariates)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -95,7 +91,7 @@ class TrainingFilm:
         """Keep a frame, ``(image, *event)``, if this epoch is one to keep."""
         if epoch % self.every:
             return
-        like = next(self.vae.parameters())
+        like = self.vae.like
         given = None if self._covariates is None else self._covariates.to(like)
         with evaluating(self.vae, seed=0):
             means = self.vae.typical(self._z.to(like), given)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..distributions import draw, moments
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows
 from ..workflow.posterior import evaluating, posterior_means
 from .decoded import checked_pair, largest_two
 from .panels import COLORS, kinds_of, one_panel, plain, scatter_by_label
@@ -29,8 +29,8 @@ _DRAWS = 1000
 
 @renamed(context="covariates")
 def plot_latent_map(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
@@ -77,7 +77,7 @@ def plot_latent_map(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=3, hidden=(16,)))
     >>> figure = plot_latent_map(vae, torch.ones(5, 8, 8), labels=list("abcab"), which=(0, 2))
     >>> figure.axes[0].get_ylabel()
@@ -92,18 +92,15 @@ def plot_latent_map(
             "a map needs 2 latents and this VAE has 1; build it with latent_dim=2, or use "
             "plot_latents"
         )
-    x = x[:max_rows]
-    covariates = None if covariates is None else covariates[:max_rows]
-    vae.check(x, covariates)
-    kinds = kinds_of(labels, len(x))
+    rows = Rows.of(x, covariates).select(slice(max_rows))
+    rows.check(vae)
+    kinds = kinds_of(labels, len(rows))
     with evaluating(vae, seed):
-        like = next(vae.parameters())
-        given = None if covariates is None else covariates.to(like)
-        posterior = vae.posterior(to_float(x.to(like.device), like.dtype), given)
+        posterior = vae.posterior(*rows.take(slice(None), vae.like))
         centers, covariances = _moments(posterior)  # (row, latent), (row, latent, latent)
-        prior = _moments(vae.prior_at()) if covariates is None else None
+        prior = _moments(vae.prior_at()) if rows.covariates is None else None
     pair = checked_pair(vae, which) or largest_two(centers.var(axis=0))
-    plane = np.ix_(range(len(x)), pair, pair)
+    plane = np.ix_(range(len(centers)), pair, pair)
     points = centers[:, pair]
 
     figure, axes = one_panel(6.4, 5.6)
@@ -142,8 +139,8 @@ def plot_latent_map(
 
 @renamed(context="covariates")
 def plot_latents(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     labels: Sequence[Any] | np.ndarray | None = None,
@@ -174,14 +171,14 @@ def plot_latents(
     Examples
     --------
     >>> import torch
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> plot_latents(vae, torch.rand(5, 8, 8).round(), labels=list("abcab")).axes[0].get_xlabel()
     'mean of latent 0'
     """
-    x = x[:max_rows]
-    covariates = None if covariates is None else covariates[:max_rows]
-    means = posterior_means(vae, x, covariates)
+    rows = Rows.of(x, covariates).select(slice(max_rows))
+    rows.check(vae)
+    means = posterior_means(vae, rows)
     figure, axes = one_panel(6.0, 5.4)
     if vae.latent_dim > 2:
         from sklearn.decomposition import PCA
@@ -197,7 +194,7 @@ def plot_latents(
     if means.shape[1] == 1:
         means = np.column_stack([means, np.zeros(len(means))])
         names.append("")
-    scatter_by_label(axes, means, kinds_of(labels, len(x)))
+    scatter_by_label(axes, means, kinds_of(labels, len(means)))
     axes.set(xlabel=names[0], ylabel=names[1])
     axes.set_aspect("equal", adjustable="datalim")
     return figure

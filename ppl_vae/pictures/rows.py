@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows
 from ..workflow.posterior import evaluating, map_draws
 from .panels import (
     COLORS,
@@ -38,7 +38,7 @@ def plot_losses(history: xr.Dataset) -> Figure:
     Examples
     --------
     >>> import torch
-    >>> from ppl_vae import VAEConfig, fit
+    >>> from ppl_vae import VAE, VAEConfig, fit
     >>> x = (torch.rand(64, 8, 8) < 0.5).float()
     >>> vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
     >>> history = fit(vae, x, epochs=5, validation=0.25, progress=False).history
@@ -69,7 +69,12 @@ def plot_losses(history: xr.Dataset) -> Figure:
 
 @renamed(context="covariates")
 def plot_reconstructions(
-    vae: VAE, x: Tensor, *, covariates: Tensor | None = None, num_rows: int = 10, seed: int = 0
+    vae: AmortizedModel,
+    x: Tensor,
+    *,
+    covariates: Tensor | None = None,
+    num_rows: int = 10,
+    seed: int = 0,
 ) -> Figure:
     """Originals beside the mean and the spread of their reconstructions.
 
@@ -93,29 +98,28 @@ def plot_reconstructions(
     Examples
     --------
     >>> import torch
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> figure = plot_reconstructions(vae, torch.ones(5, 8, 8))
     >>> len(figure.axes)  # originals, reconstructions and spreads of five rows
     15
     """
-    x = x[:num_rows]
-    covariates = None if covariates is None else covariates[:num_rows]
+    rows = Rows.of(x, covariates).select(slice(num_rows))
 
     def summary(draws: Any) -> dict[str, Tensor]:
         means = vae.typical(draws.z, draws.covariates)  # (draw, row, *event)
         return {"mean": means.mean(0), "spread": means.std(0)}
 
-    made = map_draws(vae, x, covariates, summary, num_samples=100, seed=seed, progress=False)
+    made = map_draws(vae, rows, None, summary, num_samples=100, seed=seed, progress=False)
     panels = {
-        "original": to_float(x).cpu().numpy(),
+        "original": rows.numbers(),
         "reconstruction": made["mean"],
         "its spread": made["spread"],
     }
     if len(vae.event_shape) == 1:
         return table_panels(vae, panels)
     shown = data_range(panels["original"])
-    figure, grid = image_grid(3, len(x), 0.9, margin=1.0)
+    figure, grid = image_grid(3, len(rows), 0.9, margin=1.0)
     for axes_row, (label, images) in zip(grid, panels.items(), strict=True):
         limits = (0.0, images.max()) if label == "its spread" else shown
         for axes, image in zip(axes_row, images, strict=True):
@@ -126,7 +130,7 @@ def plot_reconstructions(
 
 @renamed(context="covariates")
 def plot_draws(
-    vae: VAE, *, covariates: Tensor | None = None, num_rows: int = 64, seed: int = 0
+    vae: AmortizedModel, *, covariates: Tensor | None = None, num_rows: int = 64, seed: int = 0
 ) -> Figure:
     """Draw rows from the prior: z from p(z), and the mean of p(x|z).
 
@@ -143,15 +147,13 @@ def plot_draws(
 
     Examples
     --------
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> len(plot_draws(vae, num_rows=9).axes)
     9
     """
     with evaluating(vae, seed):
-        like = next(vae.parameters())
-        given = None if covariates is None else covariates.to(like).expand(num_rows, -1)
-        z = vae.simulate(num_rows, given)[0]
+        z, _, given = vae.simulate(num_rows, covariates)
         means = vae.typical(z, given).cpu().numpy()
     if len(vae.event_shape) == 1:
         return table_panels(vae, {"draws from the prior": means})

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from ..amortized import AmortizedModel
 from ..dims import event_dims
 from ..files import written_whole
 from ..renamed import renamed
-from ..rows import to_float
-from ..vae import VAE
+from ..rows import Rows
 from ..workflow.posterior import Draws, map_draws, sample_prior
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ GROUPS = (
 
 @renamed(context="covariates")
 def to_datatree(
-    vae: VAE,
-    x: Tensor,
+    vae: AmortizedModel,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     num_samples: int = 200,
@@ -93,7 +93,7 @@ def to_datatree(
     Examples
     --------
     >>> import torch
-    >>> from ppl_vae import VAEConfig
+    >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> tree = to_datatree(vae, torch.ones(5, 8, 8), num_samples=10)
     >>> tree.posterior_predictive.x.dims
@@ -105,8 +105,11 @@ def to_datatree(
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
         raise ValueError(f"groups has {unknown}; accepted are {', '.join(map(repr, GROUPS))}")
-    if labels is not None and len(labels) != len(x):
-        raise ValueError(f"labels has {len(labels)} entries but x has {len(x)} rows; pass one each")
+    data = Rows.of(x, covariates)
+    if labels is not None and len(labels) != len(data):
+        raise ValueError(
+            f"labels has {len(labels)} entries but x has {len(data)} rows; pass one each"
+        )
 
     def summary(draws: Draws) -> dict[str, Tensor]:
         kept = {}
@@ -122,8 +125,8 @@ def to_datatree(
 
     arrays = map_draws(
         vae,
-        x,
-        covariates,
+        data,
+        None,
         summary,
         num_samples=num_samples,
         seed=seed,
@@ -135,7 +138,7 @@ def to_datatree(
     made: dict[str, dict[str, Any]] = {
         "log_likelihood": {"x": arrays["log_likelihood"]},
         "sample_stats": {name: arrays[name] for name in ("log_p", "log_q", "log_weight")},
-        "observed_data": {"x": to_float(x).cpu().numpy()},
+        "observed_data": {"x": data.numbers()},
     }
     if "posterior" in groups:
         made["posterior"] = {"z": arrays["z"]}
@@ -144,20 +147,22 @@ def to_datatree(
     if "constant_data" in groups and labels is not None:
         made["constant_data"] = {"label": np.asarray(labels)}
     if "prior" in groups or "prior_predictive" in groups:
-        z, x_drawn = sample_prior(vae, covariates=covariates, num_samples=num_samples, seed=seed)
+        z, x_drawn = sample_prior(
+            vae, covariates=data.covariates, num_samples=num_samples, seed=seed
+        )
         made |= {"prior": {"z": z[None]}, "prior_predictive": {"x": x_drawn[None]}}
 
     event = event_dims(vae.event_shape)
     row_dims = {name: ["row"] for name in ("log_p", "log_q", "log_weight", "label")}
     coords: dict[str, Any] = {
-        "row": np.arange(len(x)),
+        "row": np.arange(len(data)),
         "latent": np.arange(vae.latent_dim),
         **{dim: np.arange(n) for dim, n in zip(event, vae.event_shape, strict=True)},
     }
     if feature_names is not None:
         coords["feature"] = list(feature_names)
     per_row = {"z": ["row", "latent"], "x": ["row", *event], **row_dims}
-    prior_has_rows = covariates is not None
+    prior_has_rows = data.covariates is not None
     prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event)}
     tree = xr.DataTree()
     for group in (g for g in GROUPS if g in groups and g in made):

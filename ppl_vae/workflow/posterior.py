@@ -9,7 +9,6 @@ __all__ = [
     "posterior_means",
     "sample_posterior",
     "sample_prior",
-    "simulated",
 ]
 
 from collections.abc import Callable, Iterator, Mapping
@@ -69,16 +68,6 @@ def evaluating(vae: AmortizedModel, seed: int) -> Iterator[None]:
             yield
     finally:
         vae.train(was_training)
-
-
-def simulated(vae: AmortizedModel, z: Tensor, covariates: Tensor | None) -> Tensor:
-    """Draws of p(x|z) of latents ``(draw, row, latent)``; of NaN latents they are NaN."""
-    usable = z.isfinite().all(-1)
-    if usable.all():
-        return draw(vae.likelihood(z, covariates))
-    # Not every distribution can be drawn from where its parameters are NaN.
-    x = draw(vae.likelihood(torch.where(usable[..., None], z, 0.0), covariates))
-    return x.masked_fill(~usable.reshape(*usable.shape, *[1] * (x.dim() - 2)), torch.nan)
 
 
 def map_draws(
@@ -251,4 +240,4 @@ def sample_prior(
     with evaluating(vae, seed):
         prior = vae.prior_at(given)
         z = draw(prior, (num_samples,), rows=None if given is None else len(given))
-        return z.cpu().numpy(), draw(vae.likelihood(z, given)).cpu().numpy()
+        return z.cpu().numpy(), vae.replicate(z, given).cpu().numpy()

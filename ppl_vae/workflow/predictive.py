@@ -16,7 +16,7 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import Rows, rows_within_budget
 from .latents import draw
-from .posterior import evaluating, simulated
+from .posterior import evaluating
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -133,7 +133,7 @@ def predictive_check(
             number = min(at_once, num_samples - start)
             replicates = data.new_empty(number, *data.shape)
             for chunk, covariates, q in encoded:
-                replicates[:, chunk] = simulated(vae, draw(q, (number,)), covariates)
+                replicates[:, chunk] = vae.replicate(draw(q, (number,)), covariates)
             replicates.masked_fill_(data.isnan(), torch.nan)
             tables = _tables(replicates)
             for i, tally in enumerate(tallies):
