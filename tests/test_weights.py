@@ -22,7 +22,7 @@ def covered(found: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def test_intervals_cover_among_rows_whose_weights_may_be_used():
-    """13 encoders, judged by other draws: 95 % of some 6,000 rows, whose error is 0.3 %.
+    """13 encoders, judged by other draws: 95 % of some 4,000 rows, whose error is 0.35 %.
 
     The delta method covers 88 % of these, and 75 % at 50 latents and a scale of 0.8.
     """
@@ -43,10 +43,10 @@ def test_intervals_cover_among_rows_whose_weights_may_be_used():
         (50, 0.8, 0.0),
         (50, 1.25, 0.0),
     ]:
-        judged = log_weights(latents, scale, shift, (1000, 500))
+        judged = log_weights(latents, scale, shift, (500, 400))
         k = torch.as_tensor(smoothed_tail_index(judged.T.numpy()))
-        usable = k <= reliable_khat(1000)
-        found = average_weight(log_weights(latents, scale, shift, (1000, 500)), usable)
+        usable = k <= reliable_khat(500)
+        found = average_weight(log_weights(latents, scale, shift, (500, 400)), usable)
         inside.append(covered(found)[usable])
         if usable.sum() > 100:
             assert covered(found)[usable].double().mean() > 0.91

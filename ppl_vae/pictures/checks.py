@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+# KL that is drawn, nats: what lies outside is drawn at the ends.
+_NATS = (1e-3, 1e3)
+
 
 def plot_diagnosis(
     rows: xr.Dataset, latents: xr.Dataset, calibration: xr.Dataset, gaps: xr.Dataset
 ) -> Figure:
-    """Four pictures: k-hat by row, gaps, latents in use, and the ranks that fit worst.
+    """Four pictures: KL by row, gaps, latents in use, and the ranks that fit worst.
 
     Parameters
     ----------
@@ -42,28 +45,31 @@ def plot_diagnosis(
     FigureCanvasAgg(figure)
     (reliability, lost), (used, ranked) = figure.subplots(2, 2)
 
-    k, tried = (
-        np.clip(values[~np.isnan(values)], -1.0, 3.0)
-        for values in (rows.pareto_k.values, rows.pareto_k_refined.values)
+    kl, tried = (
+        np.clip(values[np.isfinite(values)], *_NATS)
+        for values in (rows.kl.values, rows.kl_refined.values)
     )
-    every = np.concatenate([k, tried, [0.0, 1.0]])
-    edges = np.linspace(every.min(), every.max(), 41)
+    edges = np.geomspace(*_NATS, 41)
     for values, color, label in (
-        (k, "#0072B2", f"encoder, {len(k)} rows"),
+        (kl, "#0072B2", f"encoder, {len(kl)} rows"),
         (tried, "#E69F00", f"refined, {len(tried)} rows"),
     ):
         if len(values):
             share = np.full(len(values), 1 / len(values))
             reliability.hist(values, edges, weights=share, color=color, alpha=0.7, label=label)
-    reliability.legend(frameon=False)
-    for threshold in (0.5, 0.7):
-        reliability.axvline(threshold, color="0.4", linestyle=":")
+    if len(kl):
+        reliability.legend(frameon=False)
+    believed = float(np.isin(rows.verdict, ["as it is", "reweighted"]).mean())
     reliability.set(
-        xlabel="Pareto k-hat, at most 3", ylabel="share of rows", title="Can rows be believed?"
+        xscale="log",
+        xlabel="KL(q || p), nats, 0.001 or less to 1000 or more",
+        ylabel="share of rows",
+        title=f"{believed:.0%} of rows can be used as they are or reweighted",
     )
 
-    values = [gaps[name].values for name in ("amortization", "approximation")]
-    lost.hist(values, 20, color=["#0072B2", "#E69F00"], label=["amortization", "approximation"])
+    names = ("amortization", "approximation")
+    values = [gaps[name].values[np.isfinite(gaps[name].values)] for name in names]
+    lost.hist(values, 20, color=["#0072B2", "#E69F00"], label=list(names))
     lost.legend(frameon=False)
     lost.set(xlabel="gap, nats", ylabel="rows", title="What the encoder loses")
 

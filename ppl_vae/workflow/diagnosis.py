@@ -8,28 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..renamed import renamed
+from ..rows import Rows
 from .calibration import calibrate, p_text
-from .evidence import log_evidence
-from .gaps import amortization_gap
-from .refinement import refine
+from .gaps import amortization_gap, gaps_in_words
 from .units import active_units, loss_without
+from .verdicts import VERDICTS, spread, verdicts
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
-
-VERDICTS = {
-    "as it is": "draws from the encoder can be used as they are",
-    "reweighted": "draws can be used with their importance weights",
-    "refined": "draws can be used after refine(method='svi'), with their weights",
-    "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
-    "not tried": "refinement was not tried on this row",
-}
 
 
 @dataclass(frozen=True)
@@ -39,9 +30,8 @@ class Diagnosis:
     Attributes
     ----------
     rows
-        Dataset over ``row``: ``log_evidence``, ``standard_error``, ``elbo`` (nats), ``pareto_k``,
-        ``pareto_k_refined`` and ``pareto_k_redrawn``, of the encoder's own draws beside it (both
-        NaN where refinement was not tried), and ``verdict``, a key of ``VERDICTS``.
+        Dataset over ``row``, of :func:`~ppl_vae.workflow.verdicts.verdicts`: ``verdict``, a key of
+        ``VERDICTS``, with its ``reason``; ``kl``, ``log_evidence`` and what else it rests on.
     latents
         Dataset over ``latent``, of :func:`~ppl_vae.workflow.reliability.active_units`, with
         ``used``: nats by which the decoder's log p(x|z) falls when the latent is drawn anew.
@@ -94,20 +84,14 @@ class Diagnosis:
         used = int(self.latents.active.sum())
         smallest = p_text(self.calibration.p_value.min().item())
         tests = self.calibration.sizes["quantity"]
-        evidence = self.rows.log_evidence.values
-        finite = np.isfinite(evidence)
-        evidence, lost = evidence[finite], int((~finite).sum())
-        error = np.std(evidence, ddof=1) / np.sqrt(len(evidence)) if len(evidence) > 1 else np.nan
-        mean = np.mean(evidence) if len(evidence) else np.nan
-        bound = int((self.rows.pareto_k > 0.7).sum())
         faults = "; ".join(self.faults) or "nothing wrong was found"
-        approximation, amortization = (
-            f"{self.gaps[name].mean().item():.2f}" for name in ("approximation", "amortization")
-        )
         return "\n".join(
             [
-                f"Which of {size} rows can be believed, by Pareto k-hat:",
+                f"Which of {size} rows can be believed:",
                 *self._counts(),
+                *self._annealed(),
+                "",
+                f"KL(q || p), what draws used as they are differ by: {self._divergence()}",
                 "",
                 f"Latents: {used} of {self.latents.sizes['latent']} are used.",
                 "",
@@ -115,48 +99,102 @@ class Diagnosis:
                 f"{smallest}, {self.calibration.sizes['simulation']} simulated rows). "
                 "This says nothing of the decoder against the world.",
                 "",
-                f"Gaps, mean of {self.gaps.sizes['row']} rows: {amortization} nats are lost "
-                f"because one encoder serves all rows, {approximation} because of its family.",
+                f"Gaps: {gaps_in_words(self.gaps)}",
                 "",
-                f"Evidence: log p(x) is {mean:.2f} +- {error:.2f} nats per row"
-                + (f", less {lost} rows in which it is not finite" if lost else "")
-                + (f"; of the {bound} rows with k-hat above 0.7, a lower bound." if bound else "."),
+                f"Evidence: {self._evidence()}",
             ]
         )
 
     def _counts(self) -> list[str]:
         """A line for each verdict; what was tried on a sample is scaled to the rows it is of."""
-        verdict = self.rows.verdict.values
+        verdict, tried = self.rows.verdict.values, self.rows.tried.values
         counts = {name: float((verdict == name).sum()) for name in VERDICTS}
-        lost = float(np.isnan(self.rows.pareto_k).sum())
-        counts["not"] -= lost
-        tried, untried = counts["refined"] + counts["not"], counts["not tried"]
-        scaled = ("refined", "not") if tried and untried else ()
+        number, untried = int(tried.sum()), counts["not tried"]
+        mended = {name: float((verdict[tried] == name).sum()) for name in ("refined", "not")}
+        scaled = tuple(mended) if number and untried else ()
         for name in scaled:
-            counts[name] *= 1 + untried / tried
+            counts[name] += mended[name] * untried / number
             counts["not tried"] = 0.0
-        counts["not"] += lost
         lines = []
         for name, count in counts.items():
             if count:
-                number = f"{'~' if name in scaled else ''}{count:.0f}"
+                shown = f"{'~' if name in scaled else ''}{count:.0f}"
                 share = count / len(verdict)
-                lines.append(f"{name:>12}  {number:>6}  {share:>4.0%}  {VERDICTS[name]}")
-        if tried:
-            mended = counts["refined"] / (counts["refined"] + counts["not"] - lost)
-            alone = float((self.rows.pareto_k_redrawn <= 0.7).sum()) / tried
+                lines.append(f"{name:>12}  {shown:>6}  {share:>4.0%}  {VERDICTS[name]}")
+        if number:
             some = (
-                f"{tried:.0f}, spread over the {tried + untried:.0f}"
-                if scaled
-                else f"the {tried:.0f}"
+                f"{number}, spread over the {number + untried:.0f}" if scaled else f"the {number}"
             )
-            rows = "row" if tried == 1 and not scaled else "rows"
+            rows = "row" if number == 1 and not scaled else "rows"
+            before, after = (
+                np.nanmedian(self.rows[name].values[tried]) for name in ("kl", "kl_refined")
+            )
             lines.append(
-                f"Refined: {some} {rows} with k-hat above 0.7; {mended:.0%} fell below it, where "
-                f"fresh draws alone would have brought {alone:.0%}."
+                f"Refined: {some} {rows} that neither raw nor weighted draws are enough for; "
+                f"{mended['refined'] / number:.0%} can be used then, and the median of KL(q || p) "
+                f"went from {before:.2f} to {after:.2f} nats."
                 + (" The numbers with ~ say so of all." if scaled else "")
             )
         return lines
+
+    def _annealed(self) -> list[str]:
+        """What annealing from the prior says of the rows that were believed without it."""
+        asked = int(np.isfinite(self.rows.annealed_log_evidence).sum())
+        against = int(self.rows.contradicted.sum())
+        if against:
+            return [
+                f"Annealing from the prior finds mass that q(z|x) misses in {against} of {asked} "
+                "rows otherwise believed: they are not, and neither are rows that nobody asked."
+            ]
+        if asked:
+            return [f"Annealing from the prior contradicts none of {asked} rows believed."]
+        return []
+
+    def _divergence(self) -> str:
+        kl = self.rows.kl.values
+        finite = np.isfinite(kl)
+        if not finite.any():
+            return "not finite in any row."
+        middle, most = np.quantile(kl[finite], [0.5, 0.9])
+        low = int((self.rows.weights_usable.values != 1)[finite].sum())
+        return (
+            f"{middle:.2f} nats in half of the rows, {most:.2f} in nine of ten"
+            + ("" if finite.all() else f", less {(~finite).sum()} rows in which it is not finite")
+            + (f"; of {low} rows whose weights cannot be used, rather more." if low else ".")
+        )
+
+    def _evidence(self) -> str:
+        evidence = self.rows.log_evidence.values
+        finite = np.isfinite(evidence)
+        lost = int((~finite).sum())
+        if not finite.any():
+            return (
+                f"log p(x) is not finite in any of {lost} rows: this model describes none of them, "
+                "as after a fit that diverged."
+            )
+        some = evidence[finite]
+        error = np.std(some, ddof=1) / np.sqrt(len(some)) if len(some) > 1 else np.nan
+        bound = int((np.isinf(self.rows.log_evidence_high.values) & finite).sum())
+        words = f"log p(x) is {some.mean():.2f} +- {error:.2f} nats per row"
+        if lost:
+            words += f", less {lost} rows in which it is not finite"
+        if bound:
+            words += (
+                f"; of {bound} rows whose weights cannot be used it is a lower bound, on average"
+            )
+        words += "."
+        baseline = self.rows.attrs.get("baseline")
+        if baseline is not None and some.mean() < baseline:
+            words += (
+                f" That is below {baseline:.2f}, what independent entries reach: this model "
+                "describes these rows worse than one without latents, as after a fit that failed."
+            )
+        if not (self.latents.active.any() or (self.latents.used > 0.1).any()):
+            words += (
+                " No latent is used, by encoder or decoder: rows are all described alike, and the "
+                "fit went nowhere."
+            )
+        return words
 
     def to_datatree(self) -> xr.DataTree:
         """Everything found, a group each: ``rows``, ``latents``, ``calibration``, ``gaps``."""
@@ -177,22 +215,26 @@ class Diagnosis:
 @renamed(context="covariates")
 def diagnose(
     vae: AmortizedModel,
-    x: Tensor,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     num_samples: int = 500,
+    max_samples: int = 8000,
+    tolerance: float = 0.1,
     num_simulations: int = 1000,
     gap_rows: int = 50,
     refined_rows: int = 200,
+    annealed_rows: int = 50,
+    baseline: float | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
     """Say which rows' posteriors can be believed, and what is wrong where they cannot.
 
-    A row whose Pareto k-hat is below 0.5 can be believed as it is, below 0.7 with importance
-    weights (Yao et al., 2018); of the others a sample is refined by local SVI and judged again.
-    Beside these stand the evidence, latents in use, calibration, and what amortization and the
-    encoder's family cost.
+    Each row gets a verdict from an estimate of KL(q || p), from what raw and weighted means,
+    standard deviations and intervals are off by, and from k-hat and the effective draws that
+    weights leave: see :func:`~ppl_vae.workflow.verdicts.verdicts`. Beside these stand the evidence,
+    latents in use, calibration, and what amortization and the encoder's family cost.
 
     Parameters
     ----------
@@ -203,13 +245,26 @@ def diagnose(
     covariates
         Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
-        Draws for each row.
+        Draws for each row to be judged by; as many others estimate its log p(x).
+    max_samples
+        Draws, at most, for a row that these leave open.
+    tolerance
+        Standard error that weighted means may have, in posterior standard deviations. 0.1 needs
+        about 100 effective draws.
     num_simulations
         Simulated rows for calibration.
     gap_rows
         How many rows to measure gaps on, spread over ``x``.
     refined_rows
-        How many of the rows with k-hat above 0.7 to refine, spread over them.
+        How many of the rows that can be used neither as they are nor reweighted to refine, spread
+        over them.
+    annealed_rows
+        How many of the rows believed to check by annealing from the prior, which finds modes that
+        the encoder misses; ten times as many more if one does not agree.
+    baseline
+        Nats per row that independent entries reach, if known: see
+        :func:`~ppl_vae.workflow.baseline.independent_log_prob`. The summary says so where log p(x)
+        is below.
     seed
         Decides all draws.
     progress
@@ -222,7 +277,8 @@ def diagnose(
 
     Notes
     -----
-    Source: Yao et al. (2018), *Yes, but did it work?*, for the thresholds of k-hat.
+    Source: Vehtari et al. (2024), *Pareto smoothed importance sampling*, for the threshold of k-hat
+    that depends on the number of draws; Yao et al. (2018), *Yes, but did it work?*.
 
     Examples
     --------
@@ -231,50 +287,44 @@ def diagnose(
     >>> x = (torch.rand(30, 8, 8) < 0.5).float()
     >>> found = diagnose(vae, x, num_simulations=50, gap_rows=5, refined_rows=5, progress=False)
     >>> print(found.summary().splitlines()[0])
-    Which of 30 rows can be believed, by Pareto k-hat:
+    Which of 30 rows can be believed:
     """
+    data = Rows.of(x, covariates)
+    data.check(vae)
+    _check_options(num_samples, max_samples, tolerance)
     options: dict[str, Any] = {"seed": seed, "progress": progress}
-    rows = log_evidence(vae, x, covariates=covariates, num_samples=num_samples, **options)
-    k = rows.pareto_k.values
-    # NaN is neither above nor below: there is nothing to refine, and nothing to believe.
-    lost = ~np.isfinite(rows.log_evidence.values) | np.isnan(k)
-    unreliable = _spread(np.flatnonzero((k > 0.7) & ~lost), refined_rows)
-    refined_k, redrawn_k = np.full((2, len(x)), np.nan)
-    if len(unreliable):
-        refined = refine(
-            vae, x, covariates=covariates, rows=unreliable, num_samples=num_samples, **options
-        )
-        refined_k[unreliable] = refined["constant_data"]["pareto_k_after"].values
-        redrawn_k[unreliable] = refined["constant_data"]["pareto_k_before"].values
-    verdict = np.select(
-        [lost, k < 0.5, k <= 0.7, refined_k <= 0.7, ~np.isnan(refined_k)],
-        ["not", "as it is", "reweighted", "refined", "not"],
-        "not tried",
-    )
-    rows = rows.assign(
-        pareto_k_refined=("row", refined_k),
-        pareto_k_redrawn=("row", redrawn_k),
-        verdict=("row", verdict),
-    )
-    some = torch.as_tensor(_spread(np.arange(len(x)), gap_rows))
-    gaps = amortization_gap(
+    rows = verdicts(
         vae,
-        x[some],
-        covariates=None if covariates is None else covariates[some],
+        data,
         num_samples=num_samples,
+        max_samples=max_samples,
+        tolerance=tolerance,
+        refined_rows=refined_rows,
+        annealed_rows=annealed_rows,
         **options,
     )
-    latents = active_units(vae, x, covariates=covariates)
+    if baseline is not None:
+        rows.attrs["baseline"] = float(baseline)
+    some = spread(np.arange(len(data)), gap_rows)
+    gaps = amortization_gap(vae, data.select(some), num_samples=num_samples, **options)
+    latents = active_units(vae, data)
     latents = latents.assign(used=("latent", loss_without(vae, covariates, seed=seed)))
     calibration = calibrate(vae, covariates=covariates, num_simulations=num_simulations, **options)
     return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps)
 
 
-def _spread(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the indices, evenly spread."""
-    if len(indices) <= most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
+def _check_options(num_samples: int, max_samples: int, tolerance: float) -> None:
+    if num_samples < 30:
+        raise ValueError(
+            f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
+            "30, better 500"
+        )
+    if max_samples < 1:
+        raise ValueError(f"max_samples is {max_samples}; pass num_samples or more")
+    if not 0 < tolerance < np.inf:
+        raise ValueError(
+            f"tolerance is {tolerance}; pass a positive number of posterior standard deviations"
+        )
 
 
 def _listed(names: list[str], most: int = 6) -> str:

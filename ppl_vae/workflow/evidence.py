@@ -12,7 +12,6 @@ __all__ = [
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
@@ -20,7 +19,7 @@ from ..renamed import renamed
 from ..rows import Rows
 from .annealing import anneal
 from .baseline import independent_log_prob
-from .khat import reliable_khat, smoothed_tail_index
+from .khat import khat, reliable_khat, smoothed_tail_index
 from .posterior import Draws, map_draws
 from .weights import average_weight, evidence_dataset
 
@@ -136,7 +135,7 @@ def log_evidence(
 
     def summary(draws: Draws) -> dict[str, Tensor]:
         judged, estimated = draws.log_weight.split([judging, num_samples])
-        k = torch.as_tensor(smoothed_tail_index(judged.double().T.cpu().numpy())).to(judged.device)
+        k = khat(judged)
         found = average_weight(estimated, k <= threshold)
         return found | {"pareto_k": k, "weights_usable": k <= threshold}
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["amortization_gap"]
+__all__ = ["amortization_gap", "gaps_in_words"]
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
-from .local_normal import chunks, local_posterior, log_weight
+from ..rows import Rows
+from .gaussian import Gaussian
+from .khat import reliable_khat
+from .local_normal import LocalPosterior, chunks, local_posterior, log_weight
 from .posterior import evaluating
 from .weights import average_weight
 
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 @renamed(context="covariates")
 def amortization_gap(
     vae: AmortizedModel,
-    x: Tensor,
+    x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     num_samples: int = 1000,
@@ -41,12 +46,15 @@ def amortization_gap(
     The maximum over the encoder's family is found for each row by
     :func:`~ppl_vae.workflow.local_normal.local_posterior`, in hundreds of steps with gradients:
     pass some rows, not all. A richer family mends the first gap, a larger encoder or longer
-    training the second.
+    training the second. What amortization costs is split into steps from the encoder's normal to
+    the best one: its location, then its standard deviations, then, if the family has them, its
+    correlations. An encoder whose draws look too narrow may have the right scales in the wrong
+    places.
 
     Parameters
     ----------
     vae
-        A VAE whose encoder returns normals, independent or with a full covariance.
+        A VAE, with any encoder.
     x
         Rows, shape ``(row, *event)``.
     covariates
@@ -65,19 +73,20 @@ def amortization_gap(
     Returns
     -------
     xarray.Dataset
-        Over ``row``, in nats: ``approximation`` and ``amortization``, with
-        ``approximation_error`` and ``amortization_error``, their standard errors;
-        ``log_evidence``. And its ``pareto_k``. The evidence is importance sampled from the better
-        of the two proposals, the encoder's and the best of its family: the one with the smaller
-        standard error if both have k-hat below 0.7, else the one with the lower k-hat. Where that
-        is above 0.7 the evidence is likely too low, and with it the approximation gap. All share
-        their noise, so that errors largely cancel.
+        Over ``row``, in nats: ``approximation`` and ``amortization``, and the parts of the latter,
+        ``location``, ``scale`` and ``correlation``, which add up to it; each with its standard
+        error, ``..._error``. And ``log_evidence`` with its ``pareto_k``: importance sampled from
+        the better of the two proposals, the encoder's and the best of its family: the one with the
+        smaller standard error if both have k-hat below 0.7, else the one with the lower k-hat.
+        ``low`` says where that is above :math:`\min(1 - 1 / \log_{10} S, 0.7)`: the evidence is
+        then likely too low, and with it the approximation gap. All share their noise, so that
+        errors largely cancel.
 
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``covariates`` is not what the VAE describes, the encoder returns something else
-        than normals, or there are fewer than 30 draws.
+        If ``x`` or ``covariates`` is not what the VAE describes, the latents are discrete, or
+        there are fewer than 30 draws.
 
     Notes
     -----
@@ -93,34 +102,86 @@ def amortization_gap(
     """
     import xarray as xr
 
-    vae.check(x, covariates)
+    data = Rows.of(x, covariates)
+    data.check(vae)
     if num_samples < 30:
         raise ValueError(
             f"num_samples is {num_samples}, too few to see the tail of the weights; pass at least "
             "30, better 500"
         )
+    threshold = reliable_khat(num_samples)
     parts: dict[str, list[Tensor]] = {}
-    with evaluating(vae, seed), Progress(len(x), "gaps", show=progress) as bar:
-        for rows, given in chunks(vae, x, covariates, chunk_rows):
-            encoder, best = local_posterior(vae, rows, given, max_steps=max_steps)
-            noise = best.noise(num_samples)
-            weights = [log_weight(vae, rows, given, q, noise).double() for q in (encoder, best)]
-            for name, value in _gaps(*weights).items():
+    with evaluating(vae, seed), Progress(len(data), "gaps", show=progress) as bar:
+        for batch in chunks(vae, data, chunk_rows=chunk_rows):
+            steps = _steps(*local_posterior(vae, *batch, max_steps=max_steps))
+            noise = steps[-1].noise(num_samples)
+            weights = [log_weight(vae, *batch, q, noise).double() for q in steps]
+            for name, value in _gaps(*weights, threshold=threshold).items():
                 parts.setdefault(name, []).append(value.cpu())
-            bar.advance(len(rows))
+            bar.advance(len(batch.x))
     return xr.Dataset(
         {
-            name: ("row", torch.cat(values).numpy(), {} if name == "pareto_k" else {"unit": "nats"})
+            name: (
+                "row",
+                torch.cat(values).numpy(),
+                {} if name in ("pareto_k", "low") else {"unit": "nats"},
+            )
             for name, values in parts.items()
         },
-        coords={"row": range(len(x))},
-        attrs={"num_samples": num_samples, "seed": seed},
+        coords={"row": range(len(data))},
+        attrs={"num_samples": num_samples, "seed": seed, "threshold": threshold},
     )
 
 
-def _gaps(encoder: Tensor, best: Tensor) -> dict[str, Tensor]:
-    """From log-weights (draw, row) of the encoder and of the best of its family."""
-    size = len(best)
+def gaps_in_words(gaps: xr.Dataset) -> str:
+    """Means over rows with their errors, what they are made of, and whether they are low."""
+    names = ("amortization", "location", "scale", "correlation", "approximation")
+    finite = np.logical_and.reduce([np.isfinite(gaps[name].values) for name in names])
+    size, lost = int(finite.sum()), int((~finite).sum())
+    if not size:
+        return f"not finite in any of {lost} rows."
+    # Not -0.00 of what is nothing.
+    means = {name: round(float(gaps[name].values[finite].mean()), 2) + 0.0 for name in names}
+
+    def with_error(name: str) -> str:
+        if size < 2:
+            return f"{means[name]:.2f} +- {gaps[f'{name}_error'].values[finite][0]:.2f}"
+        return f"{means[name]:.2f} +- {gaps[name].values[finite].std(ddof=1) / size**0.5:.2f}"
+
+    split = [f"{means['location']:.2f} by its location", f"{means['scale']:.2f} by its scale"]
+    if (gaps.correlation != 0).any():
+        split.append(f"{means['correlation']:.2f} by its correlations")
+    words = (
+        f"mean of {size} rows: {with_error('amortization')} nats are lost because one encoder "
+        f"serves all rows ({', '.join(split)}), {with_error('approximation')} because of its family"
+    )
+    if lost:
+        words += f"; less {lost} rows in which they are not finite"
+    low = int(gaps.low.values[finite].sum())
+    if low:
+        words += (
+            f"; of {low} rows k-hat is above {gaps.attrs['threshold']:.2f}, so that the last "
+            "number is likely too low"
+        )
+    return words + "."
+
+
+def _steps(encoder: LocalPosterior, best: LocalPosterior) -> tuple[LocalPosterior, ...]:
+    """From the encoder's posterior to the best: its location, its scales, its correlations."""
+    at_best = Gaussian(best.loc, encoder.scale)
+    steps = [encoder, replace(best, normal=at_best)]
+    if encoder.scale.dim() == 3:
+        sd, sd_best = (q.scale.square().sum(-1).sqrt() for q in (encoder, best))  # (row, latent)
+        stretched = Gaussian(best.loc, encoder.scale * (sd_best / sd)[..., None])
+        steps.append(replace(best, normal=stretched))
+    return (*steps, best)
+
+
+def _gaps(
+    encoder: Tensor, moved: Tensor, *stretched: Tensor, threshold: float
+) -> dict[str, Tensor]:
+    """From log-weights (draw, row) of the encoder's posterior, the steps between, and the best."""
+    size, best = len(encoder), stretched[-1]
     (k, error), (k_best, error_best) = (
         (made["pareto_k"].to(best.device).clamp(min=0.7), made["standard_error"])
         for made in map(average_weight, (encoder, best))
@@ -131,11 +192,21 @@ def _gaps(encoder: Tensor, best: Tensor) -> dict[str, Tensor]:
     evidence = average_weight(better)
     # What each draw adds to the estimate of log p(x), by the delta method.
     influence = (better - evidence["log_evidence"]).exp()
-    return {
+    differences = {
+        "amortization": best - encoder,
+        "location": moved - encoder,
+        "scale": stretched[0] - moved,
+        "correlation": best - stretched[0],
+    }
+    found = {
         "approximation": evidence["log_evidence"] - best.mean(0),
         "approximation_error": (influence - best).std(0) / size**0.5,
-        "amortization": (best - encoder).mean(0),
-        "amortization_error": (best - encoder).std(0) / size**0.5,
+    }
+    for name, difference in differences.items():
+        found[name] = difference.mean(0)
+        found[f"{name}_error"] = difference.std(0) / size**0.5
+    return found | {
         "log_evidence": evidence["log_evidence"],
         "pareto_k": evidence["pareto_k"],
+        "low": ~(evidence["pareto_k"] <= threshold),
     }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["generalized_pareto", "largest_weights", "reliable_khat", "smoothed_tail_index"]
+__all__ = ["generalized_pareto", "khat", "largest_weights", "reliable_khat", "smoothed_tail_index"]
 
 import math
 
 import numpy as np
+import torch
+from torch import Tensor
 
 # Below it exp underflows in double precision: such a weight carries nothing.
 _SMALLEST = math.log(np.finfo(np.float64).tiny)
 # Weights in a tail that a generalized Pareto distribution can be fitted to.
 _FEWEST = 5
+# Log-weights that rounding may change by more, nats, are not known.
+_COARSE = 0.1
 # Rows whose tails are fitted at once: about 40 MB for 1,000 draws each.
 _ROWS = 1024
 
@@ -27,6 +31,19 @@ def reliable_khat(num_samples: int) -> float:
     (0.63, 0.7)
     """
     return min(1 - 1 / math.log10(num_samples), 0.7)
+
+
+def khat(log_weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Pareto k-hat of each row of log-weights ``(draw, row)``: see :func:`smoothed_tail_index`.
+
+    Infinite too where the log-weights are so large that rounding in ``dtype``, by default theirs,
+    changes them by more than a tenth of a nat, as in single precision from 800,000 nats on: all
+    draws may then seem to weigh the same.
+    """
+    eps = torch.finfo(dtype or log_weight.dtype).eps
+    k = torch.as_tensor(smoothed_tail_index(log_weight.double().T.cpu().numpy()))
+    coarse = log_weight.nan_to_num(nan=0.0, neginf=0.0).abs().amax(0).double() * eps > _COARSE
+    return k.to(log_weight.device).masked_fill(coarse & ~k.isnan().to(coarse.device), torch.inf)
 
 
 def smoothed_tail_index(log_weight: np.ndarray) -> np.ndarray:

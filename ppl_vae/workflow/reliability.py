@@ -7,14 +7,13 @@ __all__ = ["active_units", "amortization_gap", "pareto_khat"]
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
 from .gaps import amortization_gap
-from .khat import reliable_khat, smoothed_tail_index
+from .khat import khat, reliable_khat
 from .posterior import map_draws
 from .units import active_units
 
@@ -93,9 +92,7 @@ def pareto_khat(
         vae,
         x,
         covariates,
-        lambda draws: {
-            "k": torch.as_tensor(smoothed_tail_index(draws.log_weight.double().T.cpu().numpy()))
-        },
+        lambda draws: {"k": khat(draws.log_weight)},
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,

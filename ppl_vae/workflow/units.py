@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..renamed import renamed
+from ..rows import Rows
 from .posterior import evaluating, posterior_means
 
 if TYPE_CHECKING:
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @renamed(context="covariates")
 def active_units(
-    vae: AmortizedModel, x: Tensor, *, covariates: Tensor | None = None, threshold: float = 0.01
+    vae: AmortizedModel,
+    x: Tensor | Rows,
+    *,
+    covariates: Tensor | None = None,
+    threshold: float = 0.01,
 ) -> xr.Dataset:
     r"""Which latents the encoder uses: those whose posterior mean varies between rows.
 
@@ -64,15 +69,16 @@ def active_units(
     """
     import xarray as xr
 
-    vae.check(x, covariates)
-    if len(x) < 2:
+    data = Rows.of(x, covariates)
+    data.check(vae)
+    if len(data) < 2:
         raise ValueError("x has 1 row, and a variance over rows needs at least 2; pass more rows")
     # Of single precision, squares of an outlier may overflow.
-    variance = posterior_means(vae, x, covariates).astype(np.float64).var(axis=0, ddof=1)
+    variance = posterior_means(vae, data).astype(np.float64).var(axis=0, ddof=1)
     return xr.Dataset(
         {"variance": ("latent", variance), "active": ("latent", variance > threshold)},
         coords={"latent": range(len(variance))},
-        attrs={"threshold": threshold, "num_rows": len(x)},
+        attrs={"threshold": threshold, "num_rows": len(data)},
     )
 
 

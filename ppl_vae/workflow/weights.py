@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .khat import generalized_pareto, largest_weights, reliable_khat, smoothed_tail_index
+from .khat import generalized_pareto, khat, largest_weights, reliable_khat
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,9 +44,8 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     Returns
     -------
     Shape ``(row,)``, nats: ``log_evidence``, the logarithm of the mean weight; ``standard_error``,
-    by the delta method, or of fewer than 30 weights from the interval; ``log_evidence_low`` and
-    ``log_evidence_high``, a 95 % interval; ``elbo``.
-    And ``pareto_k``, which is NaN for fewer than 30 draws.
+    by the delta method, or so large that two reach the ends of the interval; ``log_evidence_low``
+    and ``log_evidence_high``, a 95 % interval; ``elbo``. And ``pareto_k``, which is NaN for fewer than 30 draws.
 
     Where weights are not usable there is no upper end, and the lower one is that of a bound: the
     mean weight is 40 times too large with a probability of at most 1 / 40 (Markov), and no ELBO is
@@ -64,26 +63,29 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     heavy-tailed distributions*; Krishnamoorthy & Mathew (2003), *Inferences on the means of
     lognormal distributions using generalized p-values and generalized confidence intervals*.
     """
-    log_weight = log_weight.double()
     size = len(log_weight)
+    k = (
+        torch.full(log_weight.shape[1:], torch.nan, dtype=torch.float64)
+        if size < _FEW
+        else khat(log_weight)
+    )
+    log_weight = log_weight.double()
     total = log_weight.logsumexp(0)
     share = (log_weight - total).exp()  # (draw, row), sums to one over draws
     # Var(mean weight) / (mean weight)^2, with the shares' mean being 1 / size.
     error = ((share - 1 / size).square().sum(0) * size / (size - 1)).sqrt()
     estimate, elbo = total - math.log(size), log_weight.mean(0)
-    rows = log_weight.T.cpu().numpy()  # (row, draw)
     if size < _FEW:
-        k = torch.full_like(total, torch.nan)
-        low, high = (torch.as_tensor(end).to(total) for end in _log_normal(rows))
-        # So few weights say too little of their own spread: two errors reach the interval's ends.
-        error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
+        ends = _log_normal(log_weight.T.cpu().numpy())
+        low, high = (torch.as_tensor(end).to(total) for end in ends)
     else:
-        k = torch.as_tensor(smoothed_tail_index(rows)).to(total)
         low, high = (
             estimate + torch.as_tensor(end).to(total)
             for end in _smoothed((log_weight - estimate).T.cpu().numpy(), error.cpu().numpy())
         )
         usable = k <= reliable_khat(size) if usable is None else usable.to(k.device)
+    # Few weights, and heavy tails, say too little of their spread: two errors reach the ends.
+    error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
     if usable is not None:
         bound = elbo - _NORMAL * log_weight.std(0) / size**0.5
         bound = torch.fmax(bound, estimate - math.log(40.0))
@@ -94,7 +96,7 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
         "standard_error": error,
         "log_evidence_low": low,
         "log_evidence_high": high,
-        "pareto_k": k,
+        "pareto_k": k.to(total.device),
         "elbo": elbo,
     }
 

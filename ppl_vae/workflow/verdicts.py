@@ -1,0 +1,385 @@
+"""A verdict for each row: whether its draws can be used, how, and why not."""
+
+from __future__ import annotations
+
+__all__ = ["VERDICTS", "spread", "verdicts"]
+
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..amortized import AmortizedModel
+from ..rows import Rows, rows_within_budget
+from .judgement import judge, verdict_of
+from .missed import missed_mass
+from .posterior import Draws, map_draws
+from .refinement import refine
+from .weights import average_weight
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+VERDICTS = {
+    "as it is": "draws from the encoder can be used as they are",
+    "reweighted": "draws can be used with their importance weights",
+    "refined": "draws can be used after refine(method='svi'), with their weights",
+    "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
+    "not tried": "refinement was not tried on this row",
+}
+# How many times as many draws a row that is still open gets next.
+_MORE = 4
+# Entries of data that open rows may cost together, beyond the first draws of all.
+_BUDGET = 3 * 10**9
+# Draws that refined rows are judged by, at least.
+_REFINED = 2000
+# Of refined rows, by what they are called in the judgement of their draws.
+_OF_REFINED = {
+    "kl_refined": "kl",
+    "kl_refined_error": "kl_error",
+    "pareto_k_refined": "pareto_k",
+    "pareto_k_redrawn": "pareto_k_redrawn",
+    "log_evidence_refined": "log_evidence",
+}
+# Share of the rows asked that are contradicted, from which on no row is believed.
+_MANY = 0.2
+# Share of p(x) that annealing finds where q is not, from which on a row is not believed.
+_MISSED = 0.1
+# Where annealing contradicts a row, so many times as many rows are asked.
+_WIDER = 10
+
+
+def verdicts(
+    vae: AmortizedModel,
+    x: Tensor | Rows,
+    *,
+    covariates: Tensor | None = None,
+    num_samples: int = 500,
+    max_samples: int = 8000,
+    tolerance: float = 0.1,
+    refined_rows: int = 200,
+    annealed_rows: int = 50,
+    seed: int = 0,
+    progress: bool = True,
+) -> xr.Dataset:
+    r"""Say of each row whether its draws can be used as they are, reweighted, refined, or not.
+
+    ``"as it is"`` is shown, not assumed: raw draws give every latent's mean within 0.1 posterior
+    standard deviations, its standard deviation within 10 % and its 90 % interval within 5 % of
+    mass, beyond the errors of what they are compared with, and KL(q || p) is what this costs at
+    most. ``"reweighted"``: k-hat is below its threshold, and weighted means have a standard error
+    of at most ``tolerance``. A row that is neither shown nor refuted gets four times as many draws,
+    afresh, up to ``max_samples``; what then is open gets the more careful verdict. Rows that are
+    neither are refined by local SVI, some of them, and judged likewise.
+
+    Weights see only where q puts draws. Annealing from the prior sees more: a row in which it finds
+    more of p(x) has a mode elsewhere, and is not believed. It is run on some of the rows otherwise
+    believed, and on more if one is contradicted.
+
+    Parameters
+    ----------
+    vae, x, covariates
+        A model and rows, shape ``(row, *event)``.
+    num_samples, max_samples
+        Draws for each row, and for each that these leave open.
+    tolerance
+        Standard error that weighted means may have, posterior standard deviations.
+    refined_rows, annealed_rows
+        How many rows to refine and to anneal, spread over those that it may concern.
+    seed, progress
+        As in :func:`~ppl_vae.diagnose`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``row``: ``verdict``, a key of ``VERDICTS``, and ``reason``; all that
+        :func:`~ppl_vae.workflow.judgement.judge` returns, of ``num_draws`` draws. Of as many
+        others ``log_evidence``, ``standard_error``, ``log_evidence_low``, ``log_evidence_high``
+        and ``elbo``, nats. ``missed_mass``, ``annealed_log_evidence`` and
+        ``annealed_standard_error``, nats, are NaN in rows that were not asked; ``contradicted``
+        says in which annealing found more. ``tried``, whether a row was refined, and of these
+        ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats,
+        ``pareto_k_refined`` and ``pareto_k_redrawn``, that of the encoder's own draws beside it.
+    """
+    import xarray as xr
+
+    data = Rows.of(x, covariates)
+    size = len(data)
+    options: dict[str, Any] = {"progress": progress}
+    found = _judged(vae, data, num_samples, max_samples, tolerance, seed, options)
+    verdict, reason = verdict_of(found), _reasons(found, tolerance)
+    found |= _estimated(vae, data, found, num_samples, seed, options)
+    lost = ~np.isfinite(found["log_evidence"]) | np.isnan(found["pareto_k"])
+    verdict[lost], reason[lost] = "not", "log p(x), or a weight, is not finite"
+
+    failed = np.flatnonzero((verdict == "not") & ~lost)
+    tried = spread(failed, refined_rows)
+    verdict[failed] = "not tried"
+    found["tried"] = np.zeros(size, dtype=bool)
+    for name in _OF_REFINED:
+        found[name] = np.full(size, np.nan)
+    better: dict[str, np.ndarray] = {}
+    if len(tried):
+        better = _refined(vae, data, tried, max(num_samples, _REFINED), tolerance, seed, options)
+        found["tried"][tried] = True
+        for name, source in _OF_REFINED.items():
+            found[name][tried] = better[source]
+        verdict[tried] = np.where(verdict_of(better) == "not", "not", "refined")
+        reason[tried] = np.where(
+            verdict[tried] == "refined",
+            "the encoder's draws: " + reason[tried].astype(object),
+            "refined: " + _reasons(better, tolerance).astype(object),
+        ).astype(str)
+    moments = {
+        int(row): (better["mean"][i], better["covariance"][i]) for i, row in enumerate(tried)
+    }
+    _contradict(vae, data, found, verdict, reason, moments, annealed_rows, seed, options)
+    dataset = xr.Dataset(
+        {name: ("row", values, _unit(name)) for name, values in found.items()},
+        coords={"row": range(size)},
+        attrs={
+            "num_samples": num_samples,
+            "max_samples": max_samples,
+            "tolerance": tolerance,
+            "seed": seed,
+        },
+    )
+    return dataset.assign(verdict=("row", verdict), reason=("row", reason.astype(str)))
+
+
+def spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
+
+
+def _judged(
+    vae: AmortizedModel,
+    data: Rows,
+    num_samples: int,
+    max_samples: int,
+    tolerance: float,
+    seed: int,
+    options: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """Judge all rows, and those that are open again with more draws."""
+    most = max(num_samples, max_samples)
+    entries = prod(vae.event_shape)
+    found: dict[str, np.ndarray] = {}
+    rows, size, left = np.arange(len(data)), num_samples, _BUDGET
+    for stage in range(64):
+        drawn = map_draws(
+            vae,
+            data.select(rows),
+            None,
+            lambda draws: judge(draws.log_weight, draws.z, tolerance=tolerance, most=most),
+            num_samples=size,
+            seed=_seed(seed, stage),
+            chunk_rows=_chunk(vae, size),
+            label="judge",
+            **options,
+        )
+        if not found:
+            found = drawn | {"num_draws": np.full(len(data), size)}
+        for name, values in drawn.items():
+            found[name][rows] = values
+        found["num_draws"][rows] = size
+        size = min(_MORE * size, most)
+        rows = np.flatnonzero(verdict_of(found) == "")
+        rows = spread(rows, left // (size * entries))
+        left -= len(rows) * size * entries
+        if not len(rows):
+            break
+    # What no draws were left for is not shown.
+    for name in ("raw_close", "weights_usable"):
+        found[name] = np.where(found[name] == 1, 1, -1)
+    return found
+
+
+def _estimated(
+    vae: AmortizedModel,
+    data: Rows,
+    found: dict[str, np.ndarray],
+    num_samples: int,
+    seed: int,
+    options: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """log p(x) from draws apart from those that judged: of reweighted rows, from as many."""
+    usable = (found["weights_usable"] == 1) | (found["raw_close"] == 1)
+    raw = found["raw_close"] == 1
+    needed = np.where(usable & ~raw, found["num_draws"], num_samples)
+    arrays: dict[str, np.ndarray] = {}
+    for size in np.unique(needed):
+        for can in (False, True):
+            rows = np.flatnonzero((needed == size) & (usable == can))
+            if not len(rows):
+                continue
+
+            def summary(draws: Draws, can: bool = can) -> dict[str, Tensor]:
+                every = torch.full(draws.log_weight.shape[1:], can)
+                values = average_weight(draws.log_weight, every)
+                return {name: value for name, value in values.items() if name != "pareto_k"}
+
+            drawn = map_draws(
+                vae,
+                data.select(rows),
+                None,
+                summary,
+                num_samples=int(size),
+                seed=_seed(seed, 100 + int(can)),
+                chunk_rows=_chunk(vae, int(size)),
+                label="evidence",
+                **options,
+            )
+            for name, values in drawn.items():
+                arrays.setdefault(name, np.full(len(data), np.nan))[rows] = values
+    return arrays
+
+
+def _refined(
+    vae: AmortizedModel,
+    data: Rows,
+    rows: np.ndarray,
+    num_samples: int,
+    tolerance: float,
+    seed: int,
+    options: dict[str, Any],
+) -> dict[str, np.ndarray]:
+    """Judge the draws of rows after local SVI."""
+    tree = refine(vae, data, rows=rows, num_samples=num_samples, seed=_seed(seed, 200), **options)
+    log_weight = tree["sample_stats"]["log_weight"].values[0]  # (draw, row)
+    z = tree["posterior"]["z"].values[0]  # (draw, row, latent)
+    parts = []
+    for start in range(0, len(rows), 16):
+        some = slice(start, start + 16)
+        one = judge(
+            torch.as_tensor(np.ascontiguousarray(log_weight[:, some])),
+            torch.as_tensor(np.ascontiguousarray(z[:, some])),
+            tolerance=tolerance,
+            most=num_samples,
+            dtype=vae.like.dtype,
+        )
+        parts.append(one)
+    better = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    of_rows = tree["constant_data"]
+    mean = z.mean(0)
+    away = z - mean
+    return better | {
+        "mean": mean,
+        "covariance": np.einsum("sri,srj->rij", away, away) / len(z),
+        "pareto_k_redrawn": of_rows["pareto_k_before"].values,
+        "log_evidence": of_rows["elbo_after"].values + better["kl"],
+    }
+
+
+def _contradict(
+    vae: AmortizedModel,
+    data: Rows,
+    found: dict[str, np.ndarray],
+    verdict: np.ndarray,
+    reason: np.ndarray,
+    moments: dict[int, tuple[np.ndarray, np.ndarray]],
+    annealed_rows: int,
+    seed: int,
+    options: dict[str, Any],
+) -> None:
+    """Do not believe rows in which annealing from the prior finds more of p(x)."""
+    believed = np.flatnonzero(np.isin(verdict, ["as it is", "reweighted", "refined"]))
+    for name in ("missed_mass", "annealed_log_evidence", "annealed_standard_error"):
+        found[name] = np.full(len(data), np.nan)
+    asked = np.zeros(len(data), dtype=bool)
+    against = np.zeros(len(data), dtype=bool)
+    for step, most in enumerate((annealed_rows, _WIDER * annealed_rows)):
+        rows = spread(believed[~asked[believed]], most)
+        if not len(rows) or (step and not against.any()):
+            break
+        refined = verdict[rows] == "refined"
+        normals = {i: moments[row] for i, row in enumerate(rows.tolist()) if refined[i]}
+        annealed = missed_mass(
+            vae,
+            data.select(rows),
+            np.where(refined, found["log_evidence_refined"][rows], found["log_evidence"][rows]),
+            np.where(refined, _REFINED, found["num_draws"][rows]),
+            normals=normals,
+            seed=_seed(seed, 300 + step),
+            **options,
+        )
+        asked[rows] = True
+        for name, values in annealed.items():
+            found[name][rows] = values
+        against[rows] = annealed["missed_mass"] > _MISSED
+    found["contradicted"] = against
+    if not against.any():
+        return
+    for row in np.flatnonzero(against):
+        reason[row] = (
+            f"annealing from the prior finds {found['missed_mass'][row]:.0%} of p(x) where "
+            "q(z|x) puts no draws"
+        )
+    doubted = np.zeros(len(data), dtype=bool)
+    for refined in (False, True):  # as those of the encoder say nothing of those of its own
+        kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
+        here, of = int((against & kind).sum()), int((asked & kind).sum())
+        if here:
+            doubted |= kind & ~against & (~asked | (here > _MANY * of))
+            reason[kind & doubted] = (
+                f"annealing from the prior finds mass that q(z|x) misses in {here} of the {of} "
+                "rows asked"
+            )
+    verdict[against], verdict[doubted] = "not", "not"
+    found["log_evidence"][against] = found["annealed_log_evidence"][against]
+    found["standard_error"][against] = found["annealed_standard_error"][against]
+    found["log_evidence_high"][against] = np.inf
+    found["weights_usable"][against] = -1
+
+
+def _reasons(found: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
+    """Why a verdict is not a better one, in words: (row,)."""
+    k, threshold = found["pareto_k"], found["pareto_k_threshold"]
+    raw, usable = found["raw_close"] == 1, found["weights_usable"] == 1
+    above = k + found["pareto_k_error"] >= threshold
+    words = []
+    for i in range(len(k)):
+        if raw[i]:
+            words.append("raw draws were shown to be close")
+        elif usable[i]:
+            off = ", ".join(
+                f"{name} by {abs(found[f'raw_{name}_off'][i]):.2g} {unit}"
+                for name, unit in (("mean", "sd"), ("sd", "in logarithm"), ("interval", "of mass"))
+            )
+            words.append(
+                f"raw draws are off: {off}; KL {found['kl'][i]:.2g} nats"
+                if found["raw_far"][i]
+                else "raw draws may be close, but this was not shown"
+            )
+        elif not k[i] < threshold[i]:
+            words.append(f"k-hat is {k[i]:.2f}, above {threshold[i]:.2f}")
+        elif above[i]:
+            words.append(f"k-hat is {k[i]:.2f} and may be above {threshold[i]:.2f}")
+        else:
+            words.append(
+                f"weighted means have an error of {found['weighted_mean_error'][i]:.2g} sd, "
+                f"above {tolerance:g}"
+            )
+    return np.array(words, dtype=object)
+
+
+def _unit(name: str) -> dict[str, str]:
+    if name.startswith(("kl", "log_evidence", "annealed", "standard_error", "elbo")):
+        return {"unit": "nats"}
+    if name.startswith(("raw_mean", "weighted_mean")):
+        return {"unit": "posterior standard deviations"}
+    return {}
+
+
+def _chunk(vae: AmortizedModel, num_samples: int) -> int:
+    """How many rows at a time, where moments are taken of latents as well."""
+    return rows_within_budget((max(prod(vae.event_shape), 8 * vae.latent_dim),), num_samples)
+
+
+def _seed(seed: int, stage: int) -> int:
+    """Seeds of stages, which are other ones for every seed."""
+    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])
