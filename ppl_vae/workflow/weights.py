@@ -44,8 +44,9 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     Returns
     -------
     Shape ``(row,)``, nats: ``log_evidence``, the logarithm of the mean weight; ``standard_error``,
-    by the delta method, or so large that two reach the ends of the interval; ``log_evidence_low``
-    and ``log_evidence_high``, a 95 % interval; ``elbo``. And ``pareto_k``, which is NaN for fewer than 30 draws.
+    by the delta method, or of fewer than 30 weights from the interval; ``log_evidence_low`` and
+    ``log_evidence_high``, a 95 % interval; ``elbo``. And ``pareto_k``, which is NaN for fewer than
+    30 draws.
 
     Where weights are not usable there is no upper end, and the lower one is that of a bound: the
     mean weight is 40 times too large with a probability of at most 1 / 40 (Markov), and no ELBO is
@@ -78,14 +79,14 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     if size < _FEW:
         ends = _log_normal(log_weight.T.cpu().numpy())
         low, high = (torch.as_tensor(end).to(total) for end in ends)
+        # So few weights say too little of their own spread: two errors reach the interval's ends.
+        error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
     else:
         low, high = (
             estimate + torch.as_tensor(end).to(total)
             for end in _smoothed((log_weight - estimate).T.cpu().numpy(), error.cpu().numpy())
         )
         usable = k <= reliable_khat(size) if usable is None else usable.to(k.device)
-    # Few weights, and heavy tails, say too little of their spread: two errors reach the ends.
-    error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
     if usable is not None:
         bound = elbo - _NORMAL * log_weight.std(0) / size**0.5
         bound = torch.fmax(bound, estimate - math.log(40.0))
