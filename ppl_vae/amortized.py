@@ -6,6 +6,7 @@ __all__ = ["AmortizedModel"]
 
 import abc
 from collections.abc import Callable
+from itertools import chain
 from math import prod
 from typing import Any, ClassVar
 
@@ -100,7 +101,7 @@ class AmortizedModel(nn.Module, abc.ABC):
     @property
     def like(self) -> Tensor:
         """A tensor of the dtype and on the device that rows have to have."""
-        for tensor in (*self.parameters(), *self.buffers()):
+        for tensor in chain(self.parameters(), self.buffers()):
             if tensor.is_floating_point():
                 return tensor
         return torch.zeros(())

@@ -22,8 +22,7 @@ from ..isolation import isolated, seeded
 from ..processor import map_constants
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import binarize as binarized
-from ..rows import check_rows, to_float
+from ..rows import Rows
 from ..vae import VAE
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine.step import ENGINES, Step, choose_engine
@@ -183,24 +182,23 @@ def fit(
     _check_options(
         objective, epochs, learning_rate, schedule, max_gradient_norm, patience, validation, engine
     )
-    _check_rows(vae, x, covariates, binarize)
-    (x, covariates), held_out = _hold_out(vae, x, covariates, validation, binarize, seed)
+    rows, validation_rows = _split(vae, Rows(x, covariates), validation, binarize, seed)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(
             "vae has no parameters to fit: all are frozen; call requires_grad_(True) on some part"
         )
-    if len(x) < 2:
+    if len(rows) < 2:
         raise ValueError("x has 1 row to fit to; a VAE describes how rows differ: pass at least 2")
     if batch_size is None:
-        batch_size = min(128, len(x))
-    elif not 1 <= batch_size <= len(x):
+        batch_size = min(128, len(rows))
+    elif not 1 <= batch_size <= len(rows):
         raise ValueError(
-            f"batch_size is {batch_size} but there are {len(x)} rows to fit to; "
-            f"pass a number from 1 to {len(x)}"
+            f"batch_size is {batch_size} but there are {len(rows)} rows to fit to; "
+            f"pass a number from 1 to {len(rows)}"
         )
     settings = {
         "config": vae.config.model_dump() if vae.config else repr(vae),
-        "rows": len(x),
+        "rows": len(rows),
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -210,16 +208,16 @@ def fit(
         "objective": type(objective).__name__,
         "seed": seed,
     }
-    if binarize == "static":
-        x, binarize = binarized(x, "static", seed=seed), "none"
     fabric = _one_process(fabric)
     vae.to(fabric.device)
+    rows = rows.to(fabric.device)
+    validation_rows = validation_rows.to(fabric.device) if validation_rows else None
     checkpoint = Path(checkpoint_dir) if checkpoint_dir is not None else None
     was_training = vae.training
     with (
         isolated(seed),
         warnings.catch_warnings(),
-        Progress(epochs * len(x), show=progress) as bar,
+        Progress(epochs * len(rows), show=progress) as bar,
     ):
         # The guard below says more.
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
@@ -228,10 +226,8 @@ def fit(
             objective,
             fabric,
             max_gradient_norm,
-            choose_engine(engine, epochs * (len(x) // batch_size)),
+            choose_engine(engine, epochs * (len(rows) // batch_size)),
         )
-        rows = _Rows(vae, x, covariates, binarize)
-        validation_rows = _Rows(vae, *held_out, "none") if held_out else None
         spent = 0.0
         if checkpoint and resume:
             saved = load_checkpoint(checkpoint, settings=settings)
@@ -300,27 +296,6 @@ class _Loss(nn.Module):
         ) / len(x)
 
 
-class _Rows:
-    """Rows on the device, which become floating point, and bits, a batch at a time."""
-
-    def __init__(self, vae: VAE, x: Tensor, covariates: Tensor | None, binarize: str) -> None:
-        like = next(vae.parameters())
-        self.x = x.to(like.device)
-        self.covariates = None if covariates is None else covariates.to(like)
-        self.binarize = binarize
-        self.dtype = like.dtype
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, ...]:
-        rows = rows.to(self.x.device)
-        # Several times as fast as indexing, which goes by entries.
-        x = to_float(self.x.index_select(0, rows), self.dtype)
-        x = x if self.binarize == "none" else binarized(x, self.binarize)
-        return (x,) if self.covariates is None else (x, self.covariates[rows])
-
-
 class _Loop:
     """The state of a fit, and how one epoch changes it."""
 
@@ -358,22 +333,24 @@ class _Loop:
 
     def run_epoch(
         self,
-        rows: _Rows,
+        rows: Rows,
         batch_size: int,
         learning_rate: Callable[[float], float],
         bar: Progress,
     ) -> None:
         map_constants()
         self.vae.train()
+        like = self.vae.like
         order = torch.randperm(len(rows))
         if self.epoch == 0:
             # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
             with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
-                self.objective.loss(self.vae.model, self.vae.guide, *rows[order[:2]])
+                first = rows.take(order[:2], like).inputs
+                self.objective.loss(self.vae.model, self.vae.guide, *first)
         total, unread = 0.0, []
         for start in range(0, len(rows), batch_size):
             rate = learning_rate(self.epoch + (start + 0.5 * batch_size) / len(rows))
-            batch = rows[order[start : start + batch_size]]
+            batch = rows.take(order[start : start + batch_size], like).inputs
             size = len(batch[0])
             loss, norm = self.step(batch, rate, whole=size == batch_size)
             unread.append((start // batch_size, rate, size, loss, norm))
@@ -395,14 +372,14 @@ class _Loop:
         return total
 
     @torch.no_grad()
-    def end_epoch(self, rows: _Rows | None, seed: int) -> None:
+    def end_epoch(self, rows: Rows | None, seed: int) -> None:
         """Record the validation loss, by the same draws each time, and keep the best weights."""
         if rows is not None:
             self.vae.eval()
             with seeded(seed):
                 total = sum(
-                    self.step.loss(*rows[chunk]).item() * len(chunk)
-                    for chunk in torch.arange(len(rows)).split(1024)
+                    self.step.loss(*batch.inputs).item() * len(batch.x)
+                    for _, batch in rows.chunks(1024, self.vae.like)
                 )
             if not math.isfinite(total):
                 raise _NotFiniteError(
@@ -490,49 +467,37 @@ def _check_options(
         raise ValueError(f"engine is {engine!r}; accepted are {accepted}")
 
 
-def _check_rows(
-    vae: VAE, x: Tensor, covariates: Tensor | None, binarize: str, *, name: str = "x"
-) -> None:
-    check_rows(x, name)
-    if binarize == "none":
-        vae.check(x, covariates, name=name)
-    else:
-        for start in range(0, len(x), 4096):  # what the VAE will see, a slice at a time
-            rows = slice(start, start + 4096)
-            bits = binarized(x[rows], "threshold" if binarize == "dynamic" else binarize)
-            vae.check(bits, None if covariates is None else covariates[rows], name=name)
-
-
-def _hold_out(
+def _split(
     vae: VAE,
-    x: Tensor,
-    covariates: Tensor | None,
-    validation: Tensor | tuple[Tensor, Tensor] | float | None,
+    rows: Rows,
+    validation: Tensor | Rows | tuple[Tensor, Tensor] | float | None,
     binarize: str,
     seed: int,
-) -> tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None] | None]:
-    """Training and held-out rows, each with their covariates; the latter as bits drawn once."""
+) -> tuple[Rows, Rows | None]:
+    """Rows to fit to and held-out rows, as bits if these are asked for: the latter drawn once."""
+    _check_rows(vae, rows, binarize, "x")
+    once = "static" if binarize == "dynamic" else binarize
     if validation is None:
-        return (x, covariates), None
+        return Rows(rows, binarize=binarize, seed=seed), None
     if isinstance(validation, float):
-        size = round(len(x) * validation)
-        if not 1 <= size < len(x):
+        size = round(len(rows) * validation)
+        if not 1 <= size < len(rows):
             raise ValueError(
-                f"validation is {validation} of {len(x)} rows, which holds out {size}; pass a "
+                f"validation is {validation} of {len(rows)} rows, which holds out {size}; pass a "
                 "fraction that holds out at least one row and not all"
             )
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-        out, kept = order[:size].to(x.device), order[size:].to(x.device)
-        held_out = x[out], None if covariates is None else covariates[out]
-        x, covariates = x[kept], None if covariates is None else covariates[kept]
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        held_out, rows = rows.select(order[:size]), rows.select(order[size:])
     else:
-        held_out = validation if isinstance(validation, tuple) else (validation, None)
-        _check_rows(vae, held_out[0], held_out[1], binarize, name="validation")
-    once = "static" if binarize == "dynamic" else binarize
-    if once != "none":
-        bits = binarized(held_out[0], once, seed=seed if once == "static" else None)
-        held_out = bits, held_out[1]
-    return (x, covariates), held_out
+        held_out = Rows(*(validation if isinstance(validation, tuple) else (validation,)))
+        _check_rows(vae, held_out, binarize, "validation")
+    return Rows(rows, binarize=binarize, seed=seed), Rows(held_out, binarize=once, seed=seed)
+
+
+def _check_rows(vae: VAE, rows: Rows, binarize: str, name: str) -> None:
+    # Which bits are drawn does not matter to what the model accepts.
+    seen = rows if binarize == "none" else Rows(rows, binarize="threshold")
+    seen.check(vae, name=name)
 
 
 def _one_process(fabric: Fabric | None) -> Fabric:
