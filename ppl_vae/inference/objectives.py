@@ -1,0 +1,392 @@
+"""What a fit maximizes, row by row: bounds on log p(x), and what is near to one."""
+
+from __future__ import annotations
+
+__all__ = [
+    "OBJECTIVES",
+    "IWAE",
+    "Beta",
+    "Elbo",
+    "MeanField",
+    "RowObjective",
+    "Terms",
+    "objective_of",
+]
+
+import abc
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import plate, poutine
+from pyro.infer import ELBO
+from pyro.infer.util import is_validation_enabled
+from pyro.poutine.util import prune_subsample_sites
+from pyro.util import check_model_guide_match
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ..components.registry import Choice, Registry
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the bound of a batch is made of, in nats, of shape ``(particle, row)``.
+
+    Attributes
+    ----------
+    log_likelihood
+        log p(x|z).
+    log_prior, log_q
+        log p(z) and log q(z|x) of each latent site.
+    z, p, q
+        The draws of each latent site, ``(particle, row, latent)``, and its distributions in the
+        model and in the guide.
+    """
+
+    log_likelihood: Tensor
+    log_prior: Mapping[str, Tensor]
+    log_q: Mapping[str, Tensor]
+    z: Mapping[str, Tensor]
+    p: Mapping[str, Any]
+    q: Mapping[str, Any]
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """log q(z|x) - log p(z), of all latents together."""
+        return sum_of([self.log_q[site] - self.log_prior[site] for site in self.z])
+
+    @property
+    def log_weight(self) -> Tensor:
+        """log p(x, z) - log q(z|x)."""
+        return self.log_likelihood - self.log_ratio
+
+
+def sum_of(parts: list[Tensor]) -> Tensor:
+    """The sum of one or more tensors."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+OBJECTIVES: Registry[RowObjective] = Registry("objective")
+
+
+class RowObjective(ELBO, abc.ABC):
+    r"""An objective that is a sum over rows, for :func:`~ppl_vae.fit` and for Pyro's ``SVI``.
+
+    .. math:: \mathcal{L} = \frac{N}{B} \sum_{i \in B} \mathcal{L}_i
+
+    A subclass says what is maximized for each row, :meth:`by_row`, from the :class:`Terms` of a
+    batch. Where that is no bound on log p(x), as with a weight on the KL divergence,
+    :meth:`bound` still is: validation, early stopping and the history of a fit go by it. The
+    factor N/B of a subsampled plate stands outside of all that.
+
+    Model and guide have reparameterized latents, and all their sites are in one plate, that of
+    the rows.
+
+    Parameters
+    ----------
+    num_particles
+        Draws of the latents for each row.
+
+    Notes
+    -----
+    It is recorded as it stands: no number is taken out of a tensor, and what changes from step to
+    step is a tensor.
+    """
+
+    def __init__(self, num_particles: int = 1) -> None:
+        if num_particles < 1:
+            raise ValueError(f"num_particles is {num_particles}; pass at least 1")
+        super().__init__(num_particles=num_particles)
+
+    @abc.abstractmethod
+    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
+        """What is maximized, in nats, shape ``(row,)``; ``num_rows`` is that of the whole data."""
+
+    def bound(self, terms: Terms) -> Tensor:
+        """A lower bound on log p(x) in expectation, in nats, shape ``(row,)``: the ELBO."""
+        return terms.log_weight.mean(0)
+
+    def advance(self, t: float) -> None:
+        """Move what depends on the progress of a fit, ``t`` in [0, 1], in place."""
+
+    def to(self, device: torch.device) -> None:
+        """Move tensors to a device."""
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed fit must agree with: the name of the class and its options."""
+        options = inspect.signature(type(self)).parameters
+        return {
+            "objective": type(self).__name__,
+            **{name: getattr(self, name) for name in options if hasattr(self, name)},
+        }
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the objective, in nats, to be differentiated."""
+        terms, num_rows, factor = self.terms(model, guide, *args, **kwargs)
+        return -factor * self.by_row(terms, num_rows).sum()
+
+    def negative_bound(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Minus the bound on log p(x), in nats, whatever is maximized."""
+        terms, _, factor = self.terms(model, guide, *args, **kwargs)
+        return -factor * self.bound(terms).sum()
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the objective, in nats."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Minus the objective, in nats; its gradients are added to those of the parameters."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.item()
+
+    def terms(
+        self, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> tuple[Terms, int, float]:
+        """The terms of a batch, the number of all rows, and all rows over those of the batch.
+
+        Raises
+        ------
+        ValueError
+            If a site is in no plate, or not all are in the same, or a latent is not
+            reparameterized.
+        """
+        guided = poutine.trace(self._vectorized(guide)).get_trace(*args, **kwargs)
+        modelled = poutine.trace(
+            poutine.replay(self._vectorized(model), trace=guided)
+        ).get_trace(*args, **kwargs)
+        guided, modelled = prune_subsample_sites(guided), prune_subsample_sites(modelled)
+        if is_validation_enabled():
+            check_model_guide_match(modelled, guided)
+        guided.compute_log_prob()
+        modelled.compute_log_prob()
+        sites = {
+            name: modelled.nodes[name]
+            for name in (*modelled.stochastic_nodes, *modelled.observation_nodes)
+        }
+        latents = [name for name, site in sites.items() if not site["is_observed"]]
+        frame = _plate_of({**sites, **{f"q of {k}": guided.nodes[k] for k in latents}})
+        for name in latents:
+            if not getattr(guided.nodes[name]["fn"], "has_rsample", False):
+                raise ValueError(
+                    f"the guide's site {name!r} is not reparameterized, so that {type(self).__name__} "
+                    "has no gradient for it; pass objective=pyro.infer.Trace_ELBO()"
+                )
+        num_rows = frame.full_size or frame.size
+        factor = num_rows / frame.size
+
+        def log_prob(site: Any) -> Tensor:
+            value = site["log_prob"] / factor if factor != 1 else site["log_prob"]
+            return value.expand(self.num_particles, frame.size)
+
+        observed = [log_prob(site) for site in sites.values() if site["is_observed"]]
+        zero = torch.zeros(self.num_particles, frame.size)
+        terms = Terms(
+            log_likelihood=sum_of(observed) if observed else zero,
+            log_prior={name: log_prob(sites[name]) for name in latents},
+            log_q={name: log_prob(guided.nodes[name]) for name in latents},
+            z={name: guided.nodes[name]["value"] for name in latents},
+            p={name: sites[name]["fn"] for name in latents},
+            q={name: guided.nodes[name]["fn"] for name in latents},
+        )
+        return terms, num_rows, factor
+
+    def _vectorized(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        if self.num_particles == 1:
+            return program
+        return plate("_particles", self.num_particles, dim=-2)(program)
+
+    def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError  # Pyro's own way to traces, which is not taken
+
+
+def _plate_of(sites: Mapping[str, Any]) -> Any:
+    """The plate that all sites are in, the last dimension."""
+    frames = {
+        name: [f for f in site["cond_indep_stack"] if f.vectorized and f.name != "_particles"]
+        for name, site in sites.items()
+    }
+    for name, found in frames.items():
+        if len(found) != 1 or found[0].dim != -1:
+            inside = ", ".join(frame.name for frame in found) or "none"
+            raise ValueError(
+                f"site {name!r} is in these plates: {inside}; an objective by row needs all sites "
+                "in one plate, that of the rows: use pyro.infer.Trace_ELBO() for others"
+            )
+    names = {found[0].name for found in frames.values()}
+    if len(names) != 1:
+        raise ValueError(
+            f"sites are in the plates {', '.join(sorted(names))}; an objective by row needs all in "
+            "one: use pyro.infer.Trace_ELBO() for others"
+        )
+    return next(iter(frames.values()))[0]
+
+
+@OBJECTIVES.register("elbo")
+class Elbo(RowObjective):
+    r"""The evidence lower bound, :math:`E_q[\log p(x, z) - \log q(z \mid x)]`.
+
+    The numbers and gradients of Pyro's ``Trace_ELBO``.
+
+    Source: Kingma & Welling (2014), equation 7.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)), name="e")
+    >>> loss = Elbo().differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape
+    torch.Size([])
+    """
+
+    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
+        return terms.log_weight.mean(0)
+
+
+@OBJECTIVES.register("mean_field")
+class MeanField(RowObjective):
+    r"""The ELBO with the KL divergence by its formula, where there is one.
+
+    .. math:: E_q[\log p(x \mid z)] - \operatorname{KL}(q(z \mid x) \,\|\, p(z))
+
+    The numbers of Pyro's ``TraceMeanField_ELBO``.
+
+    Source: Kingma & Welling (2014), equation 8.
+    """
+
+    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
+        return terms.log_likelihood.mean(0) - sum_of([self._kl(terms, site) for site in terms.z])
+
+    def bound(self, terms: Terms) -> Tensor:
+        return self.by_row(terms, 0)
+
+    def _kl(self, terms: Terms, site: str) -> Tensor:
+        try:
+            kl = kl_divergence(terms.q[site], terms.p[site])
+        except NotImplementedError:
+            kl = terms.log_q[site] - terms.log_prior[site]
+        return kl.expand(self.num_particles, -1).mean(0) if kl.dim() < 2 else kl.mean(0)
+
+
+@OBJECTIVES.register("beta")
+class Beta(RowObjective):
+    r"""The ELBO with a weight on the KL divergence, constant or warmed up.
+
+    .. math:: E_q[\log p(x \mid z)] - \beta(t) \operatorname{KL}(q(z \mid x) \,\|\, p(z))
+
+    Source: Higgins et al. (2017), *beta-VAE*, equation 4; Sønderby et al. (2016), *Ladder
+    variational autoencoders*, for the linear warm-up; Fu et al. (2019), *Cyclical annealing
+    schedule*, for cycles.
+
+    Parameters
+    ----------
+    beta
+        The weight in the end.
+    warmup
+        The part of a fit, 0 to 1, over which the weight rises from 0 in a straight line; with
+        ``cycles`` the part of each cycle.
+    cycles
+        How often the weight starts from 0 again.
+    num_particles
+        Draws of the latents for each row.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of its range.
+
+    Examples
+    --------
+    >>> beta = Beta(2.0, warmup=0.5)
+    >>> beta.advance(0.25)
+    >>> beta.weight
+    tensor(1.)
+    """
+
+    def __init__(
+        self, beta: float = 1.0, warmup: float = 0.0, cycles: int = 1, *, num_particles: int = 1
+    ) -> None:
+        super().__init__(num_particles)
+        if not 0 <= beta < math.inf:
+            raise ValueError(f"beta is {beta}; pass a number of at least 0")
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is {warmup}; pass a part of the fit, from 0 to 1")
+        if not (isinstance(cycles, int) and cycles >= 1):
+            raise ValueError(f"cycles is {cycles}; pass a whole number of at least 1")
+        self.beta = float(beta)
+        self.warmup = float(warmup)
+        self.cycles = cycles
+        self.weight = torch.tensor(0.0 if warmup else self.beta)
+
+    def advance(self, t: float) -> None:
+        # The last cycle ends at the end, and does not start anew there.
+        position = t * self.cycles - min(math.floor(t * self.cycles), self.cycles - 1)
+        risen = min(1.0, position / self.warmup) if self.warmup else 1.0
+        self.weight.fill_(self.beta * risen)
+
+    def to(self, device: torch.device) -> None:
+        self.weight = self.weight.to(device)
+
+    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
+        weight = self.weight.to(terms.log_likelihood.dtype)
+        return (terms.log_likelihood - weight * terms.log_ratio).mean(0)
+
+
+@OBJECTIVES.register("iwae")
+class IWAE(RowObjective):
+    r"""The importance-weighted bound, :math:`E \log \frac1K \sum_k p(x, z_k) / q(z_k \mid x)`.
+
+    It rises to log p(x) with the number of particles. Under a subsampled plate each row keeps its
+    own logarithm, which Pyro's ``RenyiELBO`` takes of all rows together.
+
+    Source: Burda et al. (2016), equation 8.
+
+    Parameters
+    ----------
+    num_particles
+        The number K of draws for each row.
+    """
+
+    def __init__(self, num_particles: int = 10) -> None:
+        super().__init__(num_particles)
+
+    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
+        return self.bound(terms)
+
+    def bound(self, terms: Terms) -> Tensor:
+        return terms.log_weight.logsumexp(0) - math.log(self.num_particles)
+
+
+def objective_of(choice: str | Choice | ELBO | None) -> ELBO:
+    """The objective that a name, with options, or an instance says.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is a class, has no differentiable loss, or there is none of that name.
+    """
+    if choice is None:
+        return Elbo()
+    if isinstance(choice, str | Choice):
+        return OBJECTIVES.build(choice)
+    if isinstance(choice, type):
+        raise TypeError(
+            f"objective is the class {choice.__name__}; pass an instance: {choice.__name__}()"
+        )
+    loss = getattr(type(choice), "differentiable_loss", None)
+    if loss is None or type(choice).__name__ == "RenyiELBO":
+        raise TypeError(
+            f"objective is a {type(choice).__name__}, which has no differentiable loss by row; pass "
+            "the name of one, such as 'elbo', 'beta:beta=4' or 'iwae:num_particles=8', or a Pyro "
+            "ELBO with a differentiable loss, such as Trace_ELBO()"
+        )
+    return choice
