@@ -109,13 +109,19 @@ def ours(setting: Setting) -> VAE:
 
 def fit_by(engine: str) -> Callable[[Setting], Callable[[], Any]]:
     def build(setting: Setting) -> Callable[[], Any]:
-        from ppl_vae.inference.fit import _Loop, _one_process, _Rows
-        from ppl_vae.progress import Progress
+        from lightning_fabric import Fabric
 
-        vae = ours(setting)
-        loop = _Loop(vae, Trace_ELBO(), _one_process(None), 100.0, engine)
-        rows, bar = _Rows(vae, setting.x, None, "none"), Progress(1, show=False).__enter__()
-        return lambda: loop.run_epoch(rows, setting.batch, lambda t: RATE, bar)
+        from ppl_vae.inference.loop import Loop
+        from ppl_vae.inference.objectives import Elbo
+        from ppl_vae.inference.schedules import constant
+        from ppl_vae.progress import Progress
+        from ppl_vae.rows import Rows
+
+        fabric = Fabric(accelerator="auto", devices=1)
+        options = {"epochs": 10**6, "max_gradient_norm": 100.0, "engine": engine}
+        loop = Loop(ours(setting), Elbo(), fabric, **options)
+        rows, bar = Rows(setting.x).to(fabric.device), Progress(1, show=False).__enter__()
+        return lambda: loop.run_epoch(rows, setting.batch, RATE, constant, bar)
 
     return build
 

@@ -1,5 +1,6 @@
 """fit: the oracle's optimum, to the last bit, and what it refuses."""
 
+import copy
 import math
 import re
 import warnings
@@ -12,8 +13,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from pyro.infer import RenyiELBO, TraceMeanField_ELBO
 from sklearn.decomposition import PCA
+from torch import nn
 
-from ppl_vae import VAE, VAEConfig, fit
+from ppl_vae import VAE, NormalDecoder, NormalEncoder, StandardNormal, VAEConfig, fit
 from ppl_vae.files import load_tensors
 from ppl_vae.inference.engine.step import Step, choose_engine
 from ppl_vae.inference.fit import _one_process
@@ -483,3 +485,96 @@ def test_on_epoch_sees_the_weights_and_changes_nothing(bits):
     plain = small(bits)
     fit(plain, bits[:200], epochs=2, progress=False)
     assert same(weights(plain), weights(vae))
+
+
+def test_an_interrupted_fit_leaves_a_whole_vae(bits):
+    """Ctrl-C, or the stop button of a notebook: an epoch's weights, its mode, and the history."""
+    vae, seen = small(bits).eval(), []
+
+    def stop(epoch):
+        seen.append({k: v.clone() for k, v in vae.state_dict().items()})
+        if epoch == 3:
+            with torch.no_grad():  # as in the middle of an epoch
+                next(vae.parameters()).add_(1.0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        fit(vae, bits, validation=0.2, epochs=9, on_epoch=stop, progress=False)
+    assert not vae.training
+    assert any(all(torch.equal(s[k], v) for k, v in vae.state_dict().items()) for s in seen)
+    result = stopped.value.result
+    assert result.history.sizes["epoch"] == 3
+    assert result.stop_reason == "interrupted after 3 epochs"
+
+
+def test_weights_that_are_not_finite_end_a_fit(bits):
+    """Scales hide NaN from the loss, so that the weights themselves are looked at."""
+    vae = small(bits)
+
+    def spoil(epoch):
+        if epoch == 2:
+            with torch.no_grad():
+                vae.encoder.scale_head.bias[0] = torch.nan
+
+    with pytest.warns(RuntimeWarning, match="not finite|norm nan"):
+        result = fit(vae, bits, epochs=5, engine="eager", on_epoch=spoil, progress=False)
+    assert not result.finite
+    assert all(parameter.isfinite().all() for parameter in vae.parameters())
+
+
+def test_a_last_batch_of_one_row_is_joined_where_it_could_not_be_normalized():
+    network = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8))
+    decoder = NormalDecoder(nn.Linear(2, 5), (5,))
+    vae = VAE(StandardNormal(2), decoder, NormalEncoder(network, 2))
+    sizes = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    fit(vae, torch.randn(33, 5), batch_size=16, epochs=1, engine="eager", progress=False)
+    assert sizes == [2, 16, 17]
+
+
+def test_schedule_and_optimizer_of_ones_own(bits):
+    given = {"epochs": 3, "batch_size": 100, "progress": False}
+    named = fit(small(bits), bits, schedule="constant", **given)
+    own = fit(small(bits), bits, schedule=lambda t: 1.0, **given)
+    assert own.history.equals(named.history)
+    made = []
+
+    def sgd(parameters):
+        made.append(torch.optim.SGD(parameters, lr=0.1))
+        return made[0]
+
+    fit(small(bits), bits, optimizer=sgd, schedule=lambda t: 0.5, **given)
+    assert made[0].param_groups[0]["lr"] == 0.05
+    with pytest.raises(ValueError, match="optimizer is 'sgd'; accepted are 'adam', 'adamw"):
+        fit(small(bits), bits, optimizer="sgd", **given)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_adamw_is_that_of_torch(engine):
+    """Decoupled decay: a weight without a gradient shrinks by the rate times the decay."""
+    module = nn.Linear(3, 1).double()
+    other = copy.deepcopy(module)
+    torch_adamw = torch.optim.AdamW(other.parameters(), lr=0.1, weight_decay=0.3)
+    x = torch.randn(8, 3, dtype=torch.float64)
+
+    class Loss(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return self.module(x).square().mean()
+
+    step = Step(
+        Loss(module),
+        _one_process(None),
+        max_gradient_norm=1e9,
+        engine=engine,
+        optimizer="adamw:weight_decay=0.3",
+    )
+    for _ in range(5):
+        step([x], 0.1)
+        torch_adamw.zero_grad()
+        Loss(other)(x).backward()
+        torch_adamw.step()
+    torch.testing.assert_close(module.weight, other.weight)

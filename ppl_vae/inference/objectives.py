@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "OBJECTIVES",
     "IWAE",
+    "OBJECTIVES",
     "Beta",
     "Elbo",
     "MeanField",
@@ -149,9 +149,7 @@ class RowObjective(ELBO, abc.ABC):
             loss.backward()
         return loss.item()
 
-    def terms(
-        self, model: Any, guide: Any, *args: Any, **kwargs: Any
-    ) -> tuple[Terms, int, float]:
+    def terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Terms, int, float]:
         """The terms of a batch, the number of all rows, and all rows over those of the batch.
 
         Raises
@@ -161,9 +159,9 @@ class RowObjective(ELBO, abc.ABC):
             reparameterized.
         """
         guided = poutine.trace(self._vectorized(guide)).get_trace(*args, **kwargs)
-        modelled = poutine.trace(
-            poutine.replay(self._vectorized(model), trace=guided)
-        ).get_trace(*args, **kwargs)
+        modelled = poutine.trace(poutine.replay(self._vectorized(model), trace=guided)).get_trace(
+            *args, **kwargs
+        )
         guided, modelled = prune_subsample_sites(guided), prune_subsample_sites(modelled)
         if is_validation_enabled():
             check_model_guide_match(modelled, guided)
@@ -178,8 +176,9 @@ class RowObjective(ELBO, abc.ABC):
         for name in latents:
             if not getattr(guided.nodes[name]["fn"], "has_rsample", False):
                 raise ValueError(
-                    f"the guide's site {name!r} is not reparameterized, so that {type(self).__name__} "
-                    "has no gradient for it; pass objective=pyro.infer.Trace_ELBO()"
+                    f"the guide's site {name!r} is not reparameterized, so that "
+                    f"{type(self).__name__} has no gradient for it; pass "
+                    "objective=pyro.infer.Trace_ELBO()"
                 )
         num_rows = frame.full_size or frame.size
         factor = num_rows / frame.size
@@ -385,8 +384,8 @@ def objective_of(choice: str | Choice | ELBO | None) -> ELBO:
     loss = getattr(type(choice), "differentiable_loss", None)
     if loss is None or type(choice).__name__ == "RenyiELBO":
         raise TypeError(
-            f"objective is a {type(choice).__name__}, which has no differentiable loss by row; pass "
-            "the name of one, such as 'elbo', 'beta:beta=4' or 'iwae:num_particles=8', or a Pyro "
-            "ELBO with a differentiable loss, such as Trace_ELBO()"
+            f"objective is a {type(choice).__name__}, which has no differentiable loss by row; "
+            "pass the name of one, such as 'elbo', 'beta:beta=4' or 'iwae:num_particles=8', or a "
+            "Pyro ELBO with a differentiable loss, such as Trace_ELBO()"
         )
     return choice

@@ -37,6 +37,9 @@ class Recording:
         :func:`torch.autograd.grad`.
     inputs
         What to call it with. Random state is as it was afterwards.
+    of_pyro
+        Whether the function runs a Pyro ELBO, which looks at values to check and to report them.
+        These functions of Pyro are replaced meanwhile. Our own objectives need none of that.
 
     Raises
     ------
@@ -56,7 +59,13 @@ class Recording:
     [12.0, [4.0, 4.0, 4.0]]
     """
 
-    def __init__(self, function: Callable[..., list[Tensor]], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., list[Tensor]],
+        inputs: Sequence[Tensor],
+        *,
+        of_pyro: bool = True,
+    ) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         reuse_freed_memory()
@@ -66,7 +75,7 @@ class Recording:
             with refused_values():
                 return function(*inputs)
 
-        with random_state_kept(), _recordable():
+        with random_state_kept(), _recordable() if of_pyro else pyro.validation_enabled(False):
             try:
                 module = make_fx(watched)(*inputs)
             except RecordingError as error:

@@ -6,12 +6,13 @@ __all__ = ["ENGINES", "Step", "choose_engine"]
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ...components.registry import Choice
 from ...processor import reuse_freed_memory
 from .cuda import kept
 from .recording import Recording, RecordingError, first_line, random_state_kept
@@ -56,6 +57,11 @@ class Step:
         A larger gradient is scaled down to it.
     engine
         ``"eager"``, ``"graph"`` or ``"compiled"``.
+    of_pyro
+        Whether the loss runs a Pyro ELBO: see :class:`Recording`.
+    optimizer
+        ``"adam"``, ``"adamw"`` with an option ``weight_decay``, or a function that makes one of
+        ``torch.optim`` from a list of parameters.
 
     Attributes
     ----------
@@ -64,7 +70,14 @@ class Step:
     """
 
     def __init__(
-        self, loss: nn.Module, fabric: Fabric, *, max_gradient_norm: float, engine: str
+        self,
+        loss: nn.Module,
+        fabric: Fabric,
+        *,
+        max_gradient_norm: float,
+        engine: str,
+        of_pyro: bool = True,
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
     ) -> None:
         reuse_freed_memory()
         fabric.setup(loss)
@@ -72,10 +85,19 @@ class Step:
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
         self.engine = engine
+        self.of_pyro = of_pyro
         self.recording: Recording | None = None
         self.recorded = 0
         self.replayed = 0
         self.trainable = [p for p in loss.parameters() if p.requires_grad]
+        self.other: torch.optim.Optimizer | None = None
+        self.weight_decay = 0.0
+        if callable(optimizer):
+            self.other = optimizer(self.trainable)
+            self.initial = [group["lr"] for group in self.other.param_groups]
+            self.engine = "eager"
+        else:
+            self.weight_decay = _weight_decay(optimizer)
         self.first = [torch.zeros_like(p) for p in self.trainable]
         self.second = [torch.zeros_like(p) for p in self.trainable]
         self.steps = torch.zeros((), device=fabric.device, dtype=torch.float32)
@@ -90,11 +112,17 @@ class Step:
         return {"steps": self.steps, **named}
 
     def __call__(
-        self, inputs: Sequence[Tensor], learning_rate: float, *, whole: bool = True
+        self,
+        inputs: Sequence[Tensor],
+        learning_rate: float,
+        *,
+        factor: float = 1.0,
+        whole: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Take a step; return the loss before it and the norm of its gradient.
 
-        ``whole`` says that this shape of inputs is the one that most steps have.
+        ``whole`` says that this shape of inputs is the one that most steps have, and ``factor``
+        what learning rates of another optimizer's own are multiplied by.
         """
         self.rate.fill_(learning_rate)
         if whole and self.engine != "eager":
@@ -104,7 +132,13 @@ class Step:
             return loss.clone(), norm.clone()
         loss = self.loss(*inputs)
         self.fabric.backward(loss)
-        norm = self._descend([parameter.grad for parameter in self.trainable])
+        if self.other is not None:
+            norm = nn.utils.clip_grad_norm_(self.trainable, self.max_gradient_norm)
+            for group, initial in zip(self.other.param_groups, self.initial, strict=True):
+                group["lr"] = initial * factor
+            self.other.step()
+        else:
+            norm = self._descend([parameter.grad for parameter in self.trainable])
         for parameter in self.trainable:
             parameter.grad = None
         return loss.detach(), norm
@@ -143,7 +177,8 @@ class Step:
         excess = (norm / self.max_gradient_norm).clamp(min=1.0).float()
         self.steps.add_(1)
         if fused:
-            torch._fused_adam_(
+            descend = torch._fused_adamw_ if self.weight_decay else torch._fused_adam_
+            descend(
                 parameters,
                 gradients,
                 first,
@@ -153,7 +188,7 @@ class Step:
                 lr=self.rate,
                 beta1=_BETA1,
                 beta2=_BETA2,
-                weight_decay=0.0,
+                weight_decay=self.weight_decay,
                 eps=_EPSILON,
                 amsgrad=False,
                 maximize=False,
@@ -170,6 +205,8 @@ class Step:
             g = g * scale
             m.lerp_(g, 1 - _BETA1)
             v.mul_(_BETA2).addcmul_(g, g, value=1 - _BETA2)
+            if self.weight_decay:
+                p.mul_(1 - self.rate.to(p.dtype) * self.weight_decay)
             p.sub_(size * m / (v.sqrt() * unbias + _EPSILON))
         return norm
 
@@ -242,4 +279,26 @@ class Step:
             return [loss.detach(), self._descend(gradients, fused=fused)]
 
         with kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
-            return Recording(step, inputs)
+            return Recording(step, inputs, of_pyro=self.of_pyro)
+
+
+def _weight_decay(optimizer: str) -> float:
+    """The weight decay that an optimizer's name and options say.
+
+    Raises
+    ------
+    ValueError
+        If there is no such optimizer or option.
+    """
+    choice = Choice.parse(optimizer)
+    defaults = {"adam": {}, "adamw": {"weight_decay": 0.01}}
+    unknown = choice.options.keys() - defaults.get(choice.name, {}).keys()
+    if choice.name not in defaults or unknown:
+        raise ValueError(
+            f"optimizer is {optimizer!r}; accepted are 'adam', 'adamw:weight_decay=0.01', or a "
+            "function that makes an optimizer from a list of parameters"
+        )
+    decay = {**defaults[choice.name], **choice.options}.get("weight_decay", 0.0)
+    if not 0 <= decay < 1:
+        raise ValueError(f"weight_decay is {decay}; pass a number from 0 to below 1")
+    return float(decay)

@@ -1,0 +1,260 @@
+"""The loop of a fit: epochs of steps, validation, and what is kept of them."""
+
+from __future__ import annotations
+
+__all__ = ["Loop", "Loss", "NotFiniteError"]
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+
+from ..amortized import AmortizedModel
+from ..isolation import seeded
+from ..processor import map_constants
+from ..progress import Progress
+from ..rows import Rows
+from .engine.step import Step
+from .objectives import Elbo, RowObjective
+from .schedules import Schedule
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from lightning_fabric import Fabric
+
+# Steps between two looks at the loss, for which a GPU has to be waited for.
+_REPORT = 50
+# Rows of a batch of validation.
+_VALIDATED = 1024
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss, a gradient or a weight is not finite."""
+
+
+class Loss(nn.Module):
+    """Minus the objective of a batch, nats per row, as the forward pass that Fabric wraps."""
+
+    def __init__(self, vae: AmortizedModel, objective: ELBO) -> None:
+        super().__init__()
+        self.vae = vae
+        self.objective = objective
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        given = (x,) if covariates is None else (x, covariates)
+        loss: Any = self.objective
+        return loss.differentiable_loss(self.vae.model, self.vae.guide, *given) / len(x)
+
+
+class Loop:
+    """The state of a fit, and how one epoch changes it.
+
+    Parameters
+    ----------
+    vae
+        What is fitted.
+    objective
+        What is maximized.
+    fabric
+        Where, and in what precision.
+    epochs
+        Passes in all.
+    options
+        Of :class:`~ppl_vae.inference.engine.step.Step`.
+    """
+
+    def __init__(
+        self,
+        vae: AmortizedModel,
+        objective: ELBO,
+        fabric: Fabric,
+        *,
+        epochs: int,
+        **options: Any,
+    ) -> None:
+        self.vae = vae
+        self.objective = objective
+        self.epochs = epochs
+        self.device = fabric.device
+        if isinstance(objective, RowObjective):
+            objective.to(fabric.device)
+        of_pyro = not isinstance(objective, RowObjective)
+        self.step = Step(Loss(vae, objective), fabric, of_pyro=of_pyro, **options)
+        # Two rows of normalization have a variance; one has none.
+        self.least = 2 if any(isinstance(m, _NORMALIZATIONS) for m in vae.modules()) else 1
+        self.best = self.weights()
+        self.history: dict[str, list[float]] = {
+            "train_loss": [],
+            "validation_loss": [],
+            "learning_rate": [],
+        }
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.history["train_loss"])
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 0, whose weights are kept."""
+        losses = self.history["validation_loss"]
+        return losses.index(min(losses)) if losses else self.epoch - 1
+
+    @property
+    def epochs_since_best(self) -> int:
+        """How long the best epoch is ago."""
+        return self.epoch - 1 - self.best_epoch
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the state of what is fitted."""
+        return {key: value.clone() for key, value in self.vae.state_dict().items()}
+
+    def run_epoch(
+        self, rows: Rows, batch_size: int, learning_rate: float, schedule: Schedule, bar: Progress
+    ) -> None:
+        """Go through all rows once, in an order of its own.
+
+        Raises
+        ------
+        NotFiniteError
+            If a loss or its gradient is not finite.
+        """
+        map_constants()
+        self.vae.train()
+        order = torch.randperm(len(rows))
+        if self.epoch == 0:
+            # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
+            with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
+                few = rows.take(order[: max(2, self.least)], self.vae.like).inputs
+                self.objective.loss(self.vae.model, self.vae.guide, *few)
+        total, unread = 0.0, []
+        batches = list(order.split(batch_size))
+        if len(batches) > 1 and len(batches[-1]) < self.least:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        done = 0
+        for i, chosen in enumerate(batches):
+            now = (self.epoch + (done + 0.5 * batch_size) / len(rows)) / self.epochs
+            if isinstance(self.objective, RowObjective):
+                self.objective.advance(min(now, 1.0))
+            factor = schedule(now)
+            rate = learning_rate * factor
+            batch = rows.take(chosen, self.vae.like).inputs
+            loss, norm = self.step(batch, rate, factor=factor, whole=len(chosen) == batch_size)
+            unread.append((i, rate, len(chosen), loss, norm))
+            done += len(chosen)
+            if len(unread) == _REPORT or done == len(rows):
+                total += self._read(unread, bar)
+                unread = []
+        self.history["train_loss"].append(total / len(rows))
+        self.history["learning_rate"].append(rate)
+
+    def _read(self, steps: list[tuple[int, float, int, Tensor, Tensor]], bar: Progress) -> float:
+        """The sum over rows of the losses of some steps, all of which have to be finite."""
+        values = torch.stack([torch.stack(step[3:]) for step in steps]).tolist()
+        total, size = 0.0, 0
+        for (step, rate, rows, *_), (loss, norm) in zip(steps, values, strict=True):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise NotFiniteError(self._explanation(loss, norm, step, rate))
+            total, size = total + loss * rows, size + rows
+        bar.advance(size, f"{values[-1][0]:.2f} nats per row")
+        return total
+
+    @torch.no_grad()
+    def end_epoch(self, rows: Rows | None, seed: int) -> None:
+        """Record the validation loss, by the same draws each time, and keep the best weights.
+
+        It is minus a bound on log p(x), whatever is maximized: a warm-up that has hardly begun
+        would else look best.
+
+        Raises
+        ------
+        NotFiniteError
+            If it, or a weight, is not finite.
+        """
+        kept = f"after epoch {self.best_epoch + 1}" if self.epoch > 1 else "that it started with"
+        for name, parameter in self.vae.named_parameters():
+            if not parameter.isfinite().all():
+                raise NotFiniteError(
+                    f"{name} has weights that are not finite after epoch {self.epoch}, while the "
+                    f"loss is a number. The weights are those {kept}"
+                )
+        if rows is not None:
+            self.vae.eval()
+            with seeded(seed):
+                total = sum(
+                    self._validated(batch.inputs).item()
+                    for _, batch in rows.chunks(_VALIDATED, self.vae.like)
+                )
+            if not math.isfinite(total):
+                raise NotFiniteError(
+                    f"the validation loss is {total} after epoch {self.epoch}, while the training "
+                    "loss is a number: a validation row may lie far from every training row"
+                )
+            self.history["validation_loss"].append(total / len(rows))
+        if self.epochs_since_best == 0:
+            self.best = self.weights()
+
+    def _validated(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        programs = self.vae.model, self.vae.guide
+        with self.step.fabric.autocast():
+            if isinstance(self.objective, RowObjective):
+                return self.objective.negative_bound(*programs, *inputs)
+            try:
+                return Elbo().negative_bound(*programs, *inputs)
+            except ValueError:  # the user's own structure, of which only the user's ELBO knows
+                loss: Any = self.objective
+                return loss.differentiable_loss(*programs, *inputs)
+
+    def state(self) -> dict[str, Mapping[str, Tensor]]:
+        """Groups of tensors from which the fit can be gone on with."""
+        adam = {name: value.clone() for name, value in self.step.state.items()}
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        return {"vae": self.weights(), "best": self.best, "adam": adam, "random": random}
+
+    def restore(
+        self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]
+    ) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.vae.load_state_dict(groups["vae"])
+        self.best = {k: v.to(self.device) for k, v in groups["best"].items()}
+        for name, value in self.step.state.items():
+            value.copy_(groups["adam"][name])
+        torch.set_rng_state(groups["random"]["cpu"])
+        if "cuda" in groups["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        self.history = history
+
+    def history_dataset(self) -> xr.Dataset:
+        """What was recorded by epoch."""
+        import xarray as xr
+
+        recorded = {
+            key: ("epoch", values[: self.epoch]) for key, values in self.history.items() if values
+        }
+        return xr.Dataset(
+            recorded,
+            coords={"epoch": range(1, self.epoch + 1)},
+            attrs={"unit": "nats per row", "best_epoch": self.best_epoch + 1},
+        )
+
+    def _explanation(self, loss: float, norm: float, step: int, rate: float) -> str:
+        if self.epoch == step == 0:
+            cause = "this is the first step, so that the data are too large or too far from zero"
+        elif self.epoch == 0 or norm != norm or loss != loss:
+            cause = f"a learning rate of {rate:.2g} is likely too high; try a tenth of it"
+        else:
+            cause = "a row may lie far from all others; look for outliers in x"
+        kept = f"after epoch {self.best_epoch + 1}" if self.epoch else "that it started with"
+        return (
+            f"the loss is {loss} and its gradient's norm {norm} at epoch {self.epoch + 1}, "
+            f"step {step + 1}: {cause}. The weights are those {kept}"
+        )
+
+
+_NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -1,0 +1,233 @@
+"""Objectives by row: the numbers of Pyro's where there are some, and bounds on log p(x)."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+
+from ppl_vae import (
+    IWAE,
+    VAE,
+    Beta,
+    Elbo,
+    FullRankEncoder,
+    MeanField,
+    RowObjective,
+    VAEConfig,
+    fit,
+)
+from ppl_vae.inference.objectives import OBJECTIVES
+
+
+@pytest.fixture
+def bits():
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(200, 1, 1, generator=generator)
+    return (torch.rand(200, 4, 4, generator=generator) < chance).float()
+
+
+def small(**choices):
+    return VAE.from_config(
+        VAEConfig(**{"event_shape": (4, 4), "latent_dim": 2, "hidden": (8,), **choices})
+    )
+
+
+def gradients(objective, vae, x):
+    pyro.clear_param_store()
+    torch.manual_seed(1)
+    vae.zero_grad()
+    loss = objective.differentiable_loss(vae.model, vae.guide, x)
+    loss.backward()
+    return loss.detach(), [p.grad.clone() for p in vae.parameters()]
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(Elbo(), Trace_ELBO()), (MeanField(), TraceMeanField_ELBO())]
+)
+def test_the_numbers_of_pyro(bits, ours, theirs, missing):
+    vae = small(missing=missing)
+    if missing:
+        bits[0, 0, 0] = bits[3, 1, 2] = torch.nan
+    (loss, found), (other, expected) = (gradients(o, vae, bits) for o in (ours, theirs))
+    torch.testing.assert_close(loss, other)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert ours.loss(vae.model, vae.guide, bits) == pytest.approx(loss.item(), rel=0.05)
+
+
+def test_in_plain_svi(bits):
+    pyro.clear_param_store()
+    vae = small()
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Beta(0.5))
+    losses = [svi.step(bits) for _ in range(40)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_recorded_as_it_is_eagerly(name, bits):
+    """To the last digits, a warm-up included."""
+    choice = "beta:beta=2.0,warmup=0.5,cycles=2" if name == "beta" else name
+    ends = []
+    for engine in ("eager", "graph"):
+        vae = small()
+        result = fit(
+            vae, bits, objective=choice, epochs=4, batch_size=20, engine=engine, progress=False
+        )
+        ends.append(result.history.train_loss.values)
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_particles", [1, 10, 1000])
+def test_bounds_rise_to_log_p(oracle, num_particles):
+    """Of the linear-Gaussian VAE with an encoder that is too wide; the error is below 5 sd."""
+    x = oracle.rows(20)
+    vae = oracle.vae()
+    exact = oracle.log_evidence(x)
+    with torch.no_grad():
+        vae.encoder.scale_head.bias += 2 * math.log(1.5)
+        objective = IWAE(num_particles)
+        torch.manual_seed(0)
+        bounds = torch.stack(
+            [objective.bound(objective.terms(vae.model, vae.guide, x)[0]) for _ in range(50)]
+        )
+    mean, error = bounds.mean(0), bounds.std(0) / 50**0.5
+    assert (mean < exact + 5 * error + 1e-4).all()
+    if num_particles == 1000:
+        assert (exact - mean).abs().max() < 0.05
+
+
+def test_subsampling_leaves_each_rows_logarithm_alone(oracle):
+    """The mean over batches is the objective of all rows; Pyro's RenyiELBO is hundreds off."""
+    x = oracle.rows(40)
+    vae = oracle.vae()
+    objective = IWAE(5)
+
+    def programs(batch):
+        def model():
+            with pyro.plate("row", 40, subsample=batch) as rows:
+                z = pyro.sample("z", vae.prior())
+                pyro.sample("x", vae.decoder(z), obs=x[rows])
+
+        def guide():
+            with pyro.plate("row", 40, subsample=batch) as rows:
+                pyro.sample("z", vae.encoder(x[rows]))
+
+        return model, guide
+
+    torch.manual_seed(0)
+    everyone = torch.arange(40)
+    whole = np.mean([objective.loss(*programs(everyone)) for _ in range(100)])
+    parts = [objective.loss(*programs(batch)) for _ in range(100) for batch in everyone.split(10)]
+    # Each has a standard error below 0.5 nats here.
+    assert np.mean(parts) == pytest.approx(whole, abs=3)
+
+
+def test_warm_up():
+    linear = Beta(2.0, warmup=0.5)
+    found = []
+    for t in (0.0, 0.25, 0.5, 1.0):
+        linear.advance(t)
+        found.append(linear.weight.item())
+    assert found == [0.0, 1.0, 2.0, 2.0]
+    cycles = Beta(1.0, warmup=0.5, cycles=2)
+    found = []
+    for t in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0):
+        cycles.advance(t)
+        found.append(cycles.weight.item())
+    assert found == [0.0, 0.5, 1.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_validation_goes_by_a_bound_on_log_p(bits, seed):
+    """So that the best epoch is no early one of a warm-up, when the KL divergence hardly counts."""
+    result = fit(
+        small(),
+        bits,
+        objective="beta:warmup=0.8",
+        validation=0.3,
+        epochs=20,
+        batch_size=20,
+        learning_rate=1e-2,
+        seed=seed,
+        progress=False,
+    )
+    assert result.history.attrs["best_epoch"] > 10
+    assert result.history.validation_loss[0] > result.history.validation_loss[-1]
+
+
+def test_validation_of_a_users_own_objective_goes_by_the_elbo(bits):
+    class Light(Trace_ELBO):
+        def differentiable_loss(self, *args, **kwargs):
+            return 1e-3 * super().differentiable_loss(*args, **kwargs)
+
+    result = fit(small(), bits, objective=Light(), validation=0.3, epochs=1, progress=False)
+    assert result.history.validation_loss[0] > 5
+
+
+def test_a_new_objective_is_one_class(bits):
+    @OBJECTIVES.register("tempered")
+    class Tempered(RowObjective):
+        def by_row(self, terms, num_rows):
+            return (0.5 * terms.log_likelihood - terms.log_ratio).mean(0)
+
+    try:
+        result = fit(small(), bits, objective="tempered", epochs=2, progress=False)
+    finally:
+        del OBJECTIVES._classes["tempered"]
+    assert result.finite
+
+
+@pytest.mark.parametrize("objective", [Trace_ELBO, Elbo, RenyiELBO(num_particles=2), 3])
+def test_what_is_no_objective(bits, objective):
+    with pytest.raises(TypeError, match="objective is"):
+        fit(small(), bits, objective=objective, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("foo", "objective is 'foo'; accepted are 'elbo'"),
+        ("beta:bet=1", "has no option 'bet'; accepted are beta=1.0"),
+        ("beta:beta=-1", "beta is -1"),
+        ("beta:warmup=2", "warmup is 2"),
+        ("iwae:num_particles=0", "num_particles is 0"),
+    ],
+)
+def test_bad_choices(bits, choice, message):
+    with pytest.raises(ValueError, match=message):
+        fit(small(), bits, objective=choice, epochs=1, progress=False)
+
+
+def test_sites_outside_of_the_plate():
+    def model(x):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(x)):
+            pyro.sample("x", dist.Normal(slope, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("slope", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    with pytest.raises(ValueError, match="site 'slope' is in these plates: none"):
+        Elbo().loss(model, guide, torch.ones(3))
+
+
+def test_a_checkpoint_of_another_objective_is_refused(bits, tmp_path):
+    options = {"epochs": 1, "checkpoint_dir": tmp_path, "progress": False}
+    fit(small(), bits, objective="beta:beta=1.0", **options)
+    for other in ("beta:beta=20.0", "beta:warmup=0.5", "elbo", Trace_ELBO(num_particles=2)):
+        with pytest.raises(ValueError, match="is of another fit: objective"):
+            fit(small(), bits, objective=other, resume=True, **options)
+
+
+def test_full_rank_posteriors(bits):
+    vae = small(guide="full_rank")
+    assert isinstance(vae.encoder, FullRankEncoder)
+    loss, _ = gradients(Elbo(), vae, bits)
+    other, _ = gradients(Trace_ELBO(), vae, bits)
+    torch.testing.assert_close(loss, other)
+    assert math.isfinite(loss.item())
