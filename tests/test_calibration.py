@@ -7,7 +7,7 @@ import torch
 from oracle import LinearGaussian
 from scipy.stats import kstest
 
-from ppl_vae import VAE, VAEConfig
+from ppl_vae import VAE, VAEConfig, diagnose
 from ppl_vae.workflow.calibration import (
     _p_value,
     _rank,
@@ -137,7 +137,7 @@ def test_p_values_of_uniform_ranks_are_uniform(num_ranks, size):
     [
         (0.2, 0.9, 1e-9, "shifted"),
         (-0.5, 0.0, 1e-9, "shifted"),  # all truths below all draws
-        (0.0, 1.5, 1e-9, "too narrow"),
+        (0.0, 1.5, 1e-9, "too narrow or misplaced"),
         (0.0, 0.5, 1e-9, "too wide"),
         (0.0, 1.0, 1e-9, "other"),  # two humps, say
         (0.2, 1.5, 0.5, "uniform"),
@@ -147,6 +147,53 @@ def test_p_values_of_uniform_ranks_are_uniform(num_ranks, size):
 def test_shapes_in_words(offset, spread, p_value, shape):
     one, other = np.array([offset, 0.0]), np.array([spread, 1.0])
     assert _shape(np.array([p_value, 1.0]), one, other, 1000).tolist() == [shape, "uniform"]
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+@pytest.mark.parametrize(
+    ("fault", "ranks", "searched"),
+    [
+        ("misplaced", "misplaced", "misplaced"),
+        ("misplaced and wide", "uniform", "misplaced"),
+        ("uneven", "uneven", "uneven"),
+    ],
+)
+def test_words_follow_from_what_is_off_in_a_row(latents, fault, ranks, searched):
+    """Of ranks alone the first is too narrow, the second right, and the third neither.
+
+    Locations 0.7 and 0.75 sd off; scales 1.25 times, or 1.6 times and 1 / 1.6 times the right one.
+    By chance the ranks that are right are not called uniform in one of 300 seeds.
+    """
+    oracle = LinearGaussian.random(latents, 8)
+    vae = oracle.vae()
+
+    def off(module, inputs, q):
+        wave = torch.sin(40 * inputs[0].sum(-1, keepdim=True))  # rough, and zero on average
+        loc, scale = q.base_dist.loc, q.base_dist.scale
+        if fault == "uneven":
+            scale = scale * torch.where(wave > 0, 1.6, 1 / 1.6)
+        else:
+            loc = (
+                loc + {"misplaced": 0.7, "misplaced and wide": 0.75}[fault] * 2**0.5 * wave * scale
+            )
+        if fault == "misplaced and wide":
+            scale = 1.25 * scale
+        return pyro.distributions.Normal(loc, scale).to_event(1)
+
+    vae.encoder.register_forward_hook(off)
+    result, found = calibrated(vae)
+    assert (found["shape"] == ranks).all()
+    assert (found.fault == searched).all()
+    assert result.p_value.sel(quantity="log_joint") < 1e-6
+    if fault != "uneven":
+        np.testing.assert_allclose(found.location_off, 0.75, atol=0.2)
+        # A latent may be off, and calibration says so, by none of its own ranks.
+        said = diagnose(
+            vae, oracle.rows(5), num_simulations=1000, gap_rows=40, annealed_rows=0, progress=False
+        ).faults
+        assert len(said) == 1
+        assert "misplaced from row to row in z[0]" in said[0]
+        assert ("which the ranks of single latents do not show" in said[0]) == (ranks == "uniform")
 
 
 def test_ties_are_ranked_at_random():

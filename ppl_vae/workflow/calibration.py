@@ -15,12 +15,16 @@ from ..progress import Progress
 from ..renamed import renamed
 from ..rows import Rows, rows_within_budget
 from .latents import draw
+from .local_normal import chunks, local_posterior
 from .posterior import evaluating
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _MOMENTS = 4  # of the ranks, that are tested together
+_OPEN = "too narrow or misplaced"  # both make ranks pile up at the ends
+_NOTHING = 0.01  # nats of a latent's KL from the best normal that need no word
+_SEARCH_DRAWS = 500  # of which the moments of a row's posterior are taken
 _LEVEL = 0.01  # of all quantities together, below which a shape is put into words
 
 
@@ -31,6 +35,7 @@ def calibrate(
     covariates: Tensor | None = None,
     num_simulations: int = 1000,
     num_draws: int = 199,
+    search_rows: int = 40,
     seed: int = 0,
     chunk_rows: int | None = None,
     progress: bool = True,
@@ -58,6 +63,9 @@ def calibrate(
         How many rows to simulate.
     num_draws
         L, draws from q(z|x) for each.
+    search_rows
+        Of how many simulated rows to search the best posterior of the encoder's family, where ranks
+        are not uniform, to say why.
     seed
         Decides the simulations and, together with ``chunk_rows``, the draws.
     chunk_rows
@@ -77,11 +85,18 @@ def calibrate(
         - ``offset`` (quantity), of the mean rank from the middle, as a fraction of the ranks, and
           ``spread`` (quantity), the ranks' variance in units of a uniform's.
         - ``shape`` (quantity): ``"uniform"``, unless p is below 0.01 divided by the number of
-          quantities; else ``"shifted"``, ``"too narrow"`` (spread above 1) or ``"too wide"``,
-          whichever of offset and spread is further out, or ``"other"`` where neither is three
-          standard errors out. Of a latent it is q(z|x) that has this fault. A shifted
-          log-likelihood says that draws fit their row better (negative offset) or worse than the
+          quantities. Ranks do not tell a location that is off from row to row from a scale that
+          is too small, so that the word comes from the best posteriors of ``search_rows`` rows:
+          ``"shifted"``, alike in all rows; ``"misplaced"``, from row to row; ``"too narrow"``,
+          ``"too wide"``; ``"uneven"``, too narrow in some rows and too wide in others. Where the
+          encoder is the best of its family, or without a search, it comes from offset and spread,
+          and ``"too narrow or misplaced"`` says that these leave it open. Of log-densities,
+          ``"shifted"`` says that draws fit their row better (negative offset) or worse than the
           posterior's would.
+        - ``fault`` (quantity): of a latent, the word of the search, whatever the ranks say; ``""``
+          where it was not done or found nothing. And what it follows from: ``location_off``, the
+          root mean square of q's location less the best one, in standard deviations of the best;
+          ``scale_ratio``, the geometric mean of q's standard deviation over that.
 
     Raises
     ------
@@ -132,13 +147,32 @@ def calibrate(
     fraction = (rank + 0.5) / (num_draws + 1)
     offset = fraction.mean(0) - 0.5
     spread = 12 * fraction.var(0) / (1 - (num_draws + 1.0) ** -2)
+    shape = _shape(p_value, offset, spread, num_simulations)
+    # Draws are wide or narrow, and their densities high or low.
+    of_density = np.arange(len(shape)) >= vae.latent_dim
+    shape[of_density & np.isin(shape, [_OPEN, "too wide"])] = "other"
+    fault = np.full(len(shape), "", dtype=object)
+    moved, stretched = np.full((2, len(shape)), np.nan)
+    if search_rows > 0 and (shape != "uniform").any():
+        size = min(search_rows, num_simulations)
+        off, ratio = _searched(vae, Rows(x, given).select(np.arange(size)), seed, progress)
+        size = off.shape[1]
+        fault[:size] = _faults(off, ratio)
+        moved[:size], stretched[:size] = np.sqrt((off**2).mean(0)), np.exp(np.log(ratio).mean(0))
+        known = (shape != "uniform") & (fault != "")
+        shape = np.where(known, fault, shape)
+        best = (shape == _OPEN) & (fault == "") & np.isfinite(moved)
+        shape = np.where(best, "too narrow", shape)
     return xr.Dataset(
         {
             "rank": (("simulation", "quantity"), rank),
             "p_value": ("quantity", p_value),
             "offset": ("quantity", offset),
             "spread": ("quantity", spread),
-            "shape": ("quantity", _shape(p_value, offset, spread, num_simulations)),
+            "shape": ("quantity", shape.astype(str)),
+            "fault": ("quantity", fault.astype(str)),
+            "location_off": ("quantity", moved, {"unit": "standard deviations"}),
+            "scale_ratio": ("quantity", stretched),
         },
         coords={
             "simulation": range(num_simulations),
@@ -150,6 +184,53 @@ def calibrate(
             "tests": "the encoder against the decoder, not the decoder against the world",
         },
     )
+
+
+def _searched(
+    vae: AmortizedModel, data: Rows, seed: int, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """What q(z|x) is off by from the best of its family, ``(row, latent)``: location and scale.
+
+    Both from the same noise: the location less the best, in standard deviations of the best, and
+    the standard deviation over the best.
+    """
+    off, ratio = [], []
+    with evaluating(vae, seed), Progress(len(data), "search", show=progress) as bar:
+        for batch in chunks(vae, data):
+            try:
+                encoder, best = local_posterior(vae, *batch)
+            except ValueError:  # discrete latents have no normal to search
+                none = np.full((len(data), vae.latent_dim), np.nan)
+                return none, none
+            noise = best.noise(_SEARCH_DRAWS)
+            (here, _), (there, _) = encoder.draws(noise), best.draws(noise)
+            sd = there.std(0)
+            off.append((here.mean(0) - there.mean(0)) / sd)
+            ratio.append(here.std(0) / sd)
+            bar.advance(len(batch.x))
+    return tuple(torch.cat(part).double().cpu().numpy() for part in (off, ratio))  # type: ignore[return-value]
+
+
+def _faults(off: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """In words, of each latent, which part of a normal's KL from the best one is the larger."""
+    finite = np.isfinite(off) & np.isfinite(ratio) & (ratio > 0)
+    off, log_ratio = np.where(finite, off, 0.0), np.log(np.where(finite, ratio, 1.0))
+    location = (off**2 / 2).mean(0)
+    scale = (np.expm1(2 * log_ratio) / 2 - log_ratio).mean(0)
+    alike = off.mean(0) ** 2 > (off**2).mean(0) / 2
+    width = log_ratio.mean(0)
+    even = np.abs(width) > log_ratio.std(0)
+    return np.select(
+        [
+            np.maximum(location, scale) < _NOTHING,
+            (location >= scale) & alike,
+            location >= scale,
+            even & (width < 0),
+            even,
+        ],
+        ["", "shifted", "misplaced", "too narrow", "too wide"],
+        "uneven",
+    ).astype(object)
 
 
 def p_text(p: float, equals: str = "") -> str:
@@ -177,7 +258,7 @@ def _p_value(rank: np.ndarray, size: int) -> np.ndarray:
 def _shape(p_value: np.ndarray, offset: np.ndarray, spread: np.ndarray, size: int) -> np.ndarray:
     """In words. Under uniform ranks, Var[offset] = 1 / 12n and Var[spread] = 4 / 5n."""
     shift, width = offset * np.sqrt(12 * size), (spread - 1) * np.sqrt(5 / 4 * size)
-    narrow = np.where(width > 0, "too narrow", "too wide")
+    narrow = np.where(width > 0, _OPEN, "too wide")
     fault = np.where(np.abs(shift) > np.abs(width), "shifted", narrow)
     fault = np.where(np.maximum(np.abs(shift), np.abs(width)) > 3, fault, "other")
     return np.where(p_value < _LEVEL / len(p_value), fault, "uniform")
