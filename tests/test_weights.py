@@ -77,3 +77,29 @@ def test_rows_that_are_no_numbers_stay_apart():
     equal = average_weight(torch.full((100, 1), -3.0))
     assert equal["log_evidence_low"] == equal["log_evidence_high"] == pytest.approx(-3.0)
     assert np.isfinite([v.item() for v in equal.values()]).all()
+
+
+def test_stuck_chains_have_no_weight_and_no_say():
+    """Of 16 chains two end a thousand nats below the others, in every row: 2000 rows.
+
+    95 % intervals cover in 91 to 99 % of them; the error of a coverage of 95 % is 0.5 %.
+    """
+    torch.manual_seed(0)
+    log_weight = torch.randn(16, 2000, dtype=torch.float64)
+    log_weight[:2] -= torch.tensor([1000.0, 100.0])[:, None]
+    found = average_weight(log_weight)
+    exact = 0.5 + math.log(14 / 16)
+    inside = (found["log_evidence_low"] <= exact) & (exact <= found["log_evidence_high"])
+    assert 0.91 < inside.double().mean() < 0.99
+    assert found["standard_error"].median() < 1
+
+
+@pytest.mark.parametrize("bad", [torch.nan, -torch.inf, 1e3])
+def test_few_weights_that_say_nothing(bad):
+    log_weight = torch.zeros(8, 3, dtype=torch.float64)
+    log_weight[:, 1] = torch.linspace(-1, 1, 8) * bad
+    found = average_weight(log_weight)
+    assert (found["standard_error"][[0, 2]] < 1e-9).all()
+    assert not 0 < found["log_evidence_high"][1] < torch.inf
+    log_weight[0, 1] = -torch.inf
+    assert (average_weight(log_weight)["log_evidence"][[0, 2]].abs() < 1e-9).all()

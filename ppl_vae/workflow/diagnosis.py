@@ -322,10 +322,10 @@ def diagnose(
     some = spread(np.arange(len(data)), gap_rows)
     gaps = amortization_gap(vae, data.select(some), num_samples=num_samples, **options)
     latents = active_units(vae, data)
-    latents = latents.assign(used=("latent", loss_without(vae, covariates, seed=seed)))
+    latents = latents.assign(used=("latent", loss_without(vae, data.covariates, seed=seed)))
     calibration = calibrate(
         vae,
-        covariates=covariates,
+        covariates=data.covariates,
         num_simulations=num_simulations,
         search_rows=min(gap_rows, 40),
         **options,

@@ -99,7 +99,9 @@ def pareto_khat(
         label="k-hat",
         progress=progress,
     )
-    k = xr.DataArray(arrays["k"], dims="row", coords={"row": range(len(x))}, name="pareto_k")
+    k = xr.DataArray(
+        arrays["k"], dims="row", coords={"row": range(len(arrays["k"]))}, name="pareto_k"
+    )
     room = (1 - k.clip(min=0)).clip(min=0)
     with np.errstate(divide="ignore", over="ignore"):
         needed = 10 ** (1 / room.values)

@@ -24,6 +24,11 @@ _FEW = 30
 _HEAVY = 0.3
 # The fitted tail's mean is infinite from 1 on.
 _LARGEST = 0.95
+# Log-weights so far below the median, in nats and median deviations, are of chains that got stuck.
+_STUCK_NATS, _STUCK_DEVIATIONS = 5.0, 9.0
+# Of the others' log-weights: the standard deviation, nats, up to which so few show their mean.
+_LARGEST_SPREAD = 3.0
+_FEWEST_LIVE = 4
 # Draws of mean and variance that intervals of few weights are quantiles of, and rows at once.
 _PIVOTS = 2000
 _ROWS = 512
@@ -79,8 +84,11 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     if size < _FEW:
         ends = _log_normal(log_weight.T.cpu().numpy())
         low, high = (torch.as_tensor(end).to(total) for end in ends)
+        hopeless = high.isposinf()
+        low = torch.where(hopeless, estimate - math.log(40.0), low)
         # So few weights say too little of their own spread: two errors reach the interval's ends.
-        error = torch.fmax(error, torch.fmax(high - estimate, estimate - low) / _NORMAL)
+        above = torch.where(hopeless, 0.0, high - estimate)
+        error = torch.fmax(error, torch.fmax(above, estimate - low) / _NORMAL)
     else:
         low, high = (
             estimate + torch.as_tensor(end).to(total)
@@ -150,17 +158,35 @@ def _smoothed(log_weight: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _log_normal(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of intervals for the logarithm of the mean of a few weights ``(row, draw)``."""
+    """The ends of intervals for the logarithm of the mean of a few weights ``(row, draw)``.
+
+    Chains that got stuck on the way, far below the others, have no weight: their share is a
+    proportion, and the others' weights are log-normal. Where these spread too much for so few to
+    show how much, the upper end is infinite.
+    """
     size = log_weight.shape[1]
     rng = np.random.default_rng(0)
-    normal = rng.normal(size=_PIVOTS)[:, None]
-    spread = (size - 1) / rng.chisquare(size - 1, size=_PIVOTS)[:, None]
-    parts = []
-    for start in range(0, len(log_weight), _ROWS):
-        rows = log_weight[start : start + _ROWS]
-        with np.errstate(all="ignore"):
-            variance = rows.var(1, ddof=1) * spread  # (pivot, row)
-            mean = rows.mean(1) - normal * np.sqrt(variance / size) + variance / 2
-        parts.append(np.quantile(mean, [0.025, 0.975], axis=0))
-    low, high = np.concatenate(parts, axis=1)
+    low, high = np.full((2, len(log_weight)), np.nan)
+    with np.errstate(all="ignore"):  # rows of NaN and infinity stay what they are
+        middle = np.median(log_weight, axis=1, keepdims=True)
+        deviation = np.median(np.abs(log_weight - middle), axis=1, keepdims=True)
+        live = ~(log_weight < middle - _STUCK_NATS - _STUCK_DEVIATIONS * deviation)
+        numbers = live.sum(1)
+        for number in np.unique(numbers):
+            normal = rng.normal(size=_PIVOTS)[:, None]
+            spread = (number - 1) / rng.chisquare(max(1, number - 1), size=_PIVOTS)[:, None]
+            share = rng.beta(number + 0.5, size - number + 0.5, size=_PIVOTS)[:, None]
+            log_share = np.log(share) if number < size else 0.0
+            found = np.flatnonzero(numbers == number)
+            for start in range(0, len(found), _ROWS):
+                rows = found[start : start + _ROWS]
+                values = log_weight[rows]
+                mean = np.where(live[rows], values, 0.0).sum(1) / number
+                away = np.where(live[rows], values - mean[:, None], 0.0)
+                variance = np.square(away).sum(1) / (number - 1)
+                widths = variance * spread  # (pivot, row)
+                ends = mean - normal * np.sqrt(widths / number) + widths / 2 + log_share
+                low[rows], high[rows] = np.quantile(ends, [0.025, 0.975], axis=0)
+                hopeless = (variance > _LARGEST_SPREAD**2) | (number < _FEWEST_LIVE)
+                high[rows[hopeless]] = np.inf
     return low, high
