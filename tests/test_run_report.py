@@ -4,31 +4,15 @@ import re
 
 import pytest
 
-from ppl_vae.run import fit_run
+from ppl_vae.run import Recipe, make_run
 from ppl_vae.run.report import write_report
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    fit_run(
-        folder,
-        {"name_or_path": "digits"},
-        choices={"hidden": (16,)},
-        binarize="none",
-        validation=None,
-        film=False,
-        precision="32",
-        epochs=2,
-        num_samples=50,
-        force=False,
-        resume=False,
-        progress=False,
-        device="cpu",
-        batch_size=None,
-        learning_rate=2e-3,
-        seed=0,
-    )
+    recipe = Recipe(choices={"hidden": (16,)}, epochs=2, num_samples=50, device="cpu")
+    make_run(recipe, folder, force=False, resume=False, progress=False)
     return folder
 
 

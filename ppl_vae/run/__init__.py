@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Run", "evaluate", "fit_run", "free_folder", "write_report"]
+__all__ = [
+    "Finished",
+    "Recipe",
+    "Run",
+    "evaluate",
+    "finite_json",
+    "free_folder",
+    "make_run",
+    "words",
+    "write_report",
+]
 
-from .folder import Run, evaluate, fit_run
+from .folder import Finished, Run, make_run
+from .metrics import evaluate, finite_json, words
+from .recipe import Recipe
 from .report import write_report
 from .unfinished import free_folder

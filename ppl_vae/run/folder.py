@@ -1,38 +1,36 @@
-"""A run folder: what `ppl-vae fit` leaves behind, and what is read from it later."""
+"""A run folder: what a recipe leaves behind, and what is read from it later."""
 
 from __future__ import annotations
 
-__all__ = ["Run", "evaluate", "fit_run"]
+__all__ = ["Finished", "Run", "make_run"]
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from .. import __version__
 from ..config import VAEConfig
 from ..data import Dataset, load_splits
 from ..inference.fit import FitResult, fit
-from ..pictures import latents
-from ..pictures import rows as plots
 from ..pictures.film import TrainingFilm
-from ..rows import binarize, to_float
+from ..pictures.latents import plot_latents
+from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
+from ..rows import Rows, binarize, to_float
 from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
-from ..workflow.evidence import independent_log_prob, log_evidence
+from .metrics import evaluate, finite_json
+from .recipe import PRECISIONS, Recipe
 from .unfinished import unfinished
 
 _POSTERIOR_ROWS = 100
-# Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.
-_VALIDATION_ROWS = 2000
-_PRECISIONS: dict[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,11 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
-        if not _is_run(self.folder):
+        try:
+            settings = json.loads((self.folder / "config.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            settings = None
+        if not (isinstance(settings, dict) and "ppl_vae" in settings):
             raise FileNotFoundError(
                 f"RUN is {str(self.folder)!r}, which is no run folder (it has no config.json of "
                 "ppl_vae); make one with ppl-vae fit"
@@ -61,8 +63,21 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the run was asked for: ``data``, ``vae``, ``fit`` and ``binarize``."""
-        return json.loads((self.folder / "config.json").read_text())
+        """What the run was asked for: ``data``, ``vae``, ``fit`` and ``binarize``.
+
+        Raises
+        ------
+        ValueError
+            If config.json was changed so that a part is missing.
+        """
+        settings = json.loads((self.folder / "config.json").read_text())
+        for name, kind in {"data": dict, "vae": dict, "fit": dict, "binarize": str}.items():
+            if not isinstance(settings.get(name), kind):
+                raise ValueError(
+                    f"config.json in {str(self.folder)!r} was changed after the fit: its part "
+                    f"{name!r} is no longer there; undo the change or fit again"
+                )
+        return settings
 
     def vae(self) -> VAE:
         """The fitted VAE."""
@@ -76,107 +91,117 @@ class Run:
         return vae
 
     def splits(self) -> tuple[Dataset, Dataset]:
-        """Training and test rows, as they were split for the fit."""
-        return load_splits(**self.settings["data"])
+        """Training and test rows, as they were split for the fit.
 
-    def rows(self, data: Dataset) -> torch.Tensor:
-        """Rows as the VAE was fitted to them; drawn bits are drawn once, from the run's seed."""
-        return _rows_once(data, self.settings["binarize"], self.settings["fit"]["seed"])
+        Raises
+        ------
+        ValueError
+            If the data are others than those of the fit.
+        """
+        settings = self.settings
+        parts = load_splits(**settings["data"])
+        recorded = settings.get("fingerprints")
+        if recorded is not None and recorded != fingerprints(*parts):
+            raise ValueError(
+                f"{settings['data']['name_or_path']} was changed after the fit in "
+                f"{str(self.folder)!r}: its rows are others now, so that test rows may be such as "
+                "the VAE was fitted to; undo the change or fit again"
+            )
+        return parts
+
+    def rows(self, data: Dataset) -> Tensor:
+        """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
+
+        Raises
+        ------
+        ValueError
+            If the columns are not those of the fit.
+        """
+        settings = self.settings
+        data = matched(data, settings.get("features"))
+        return rows_once(data, settings["binarize"], settings["fit"]["seed"])
 
 
-def fit_run(
-    out: Path,
-    data: Mapping[str, Any],
-    *,
-    choices: Mapping[str, Any],
-    binarize: str,
-    epochs: int | None,
-    validation: float | None,
-    num_samples: int,
-    film: bool,
-    force: bool,
-    resume: bool,
-    progress: bool,
-    device: str,
-    precision: str,
-    **options: Any,
-) -> tuple[Path, VAEConfig, FitResult, dict[str, Any]]:
+@dataclass
+class Finished:
+    """What :func:`make_run` made.
+
+    Attributes
+    ----------
+    out
+        The folder.
+    config, result, metrics
+        The VAE's choices, what the fit did, and how well test rows are described.
+    missing
+        What could not be made after the fit, and why, a sentence each.
+    """
+
+    out: Path
+    config: VAEConfig
+    result: FitResult
+    metrics: dict[str, Any]
+    missing: list[str] = field(default_factory=list)
+
+
+def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: bool) -> Finished:
     """Fit a VAE to a named data set or file, and write the run folder ``out``.
 
     Everything is written to ``out`` + ``.partial`` and moved to ``out`` when whole; an
-    interrupted fit is continued from there by ``resume``.
+    interrupted fit is continued from there by ``resume``. What fails after the fit, such as a
+    picture, costs that and nothing else.
 
     Parameters
     ----------
+    recipe
+        What to fit, and how.
     out
         The folder to write.
-    data
-        Arguments of :func:`~ppl_vae.data.load_splits`.
-    choices
-        Fields of :class:`~ppl_vae.VAEConfig` to set rather than choose from the data.
-    binarize, options
-        As in :func:`~ppl_vae.fit`.
-    epochs
-        None for about 2,000 steps, but from 20 to 200 passes.
-    validation
-        The fraction of rows to choose the best epoch by; None for a tenth, but at most 2,000 rows.
-    num_samples
-        Draws for each test row that log p(x) is estimated from.
-    film
-        Draw the training, in about thirty frames: ``training.gif``. Images only.
     force
         Replace ``out`` if it is a run folder.
     resume
         Go on with an unfinished run.
-    device
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    precision
-        Of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
+    progress
+        Show how it goes on standard error.
 
-    Returns
-    -------
-    The folder, the config, the fit's result and the metrics, which are also in the folder. It is
-    another folder than ``out`` if somebody made that while the fit ran.
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        If the recipe, the data or the place are not accepted.
     """
-    if precision not in _PRECISIONS:
-        raise ValueError(
-            f"--precision is {precision!r}; accepted are {', '.join(map(repr, _PRECISIONS))}"
-        )
-    with unfinished(out, force=force, resume=resume) as work, _products(precision):
+    recipe.check()
+    with (
+        unfinished(out, force=force, resume=resume) as work,
+        tensor_float_32(recipe.precision == "tf32"),
+    ):
         folder = work.folder
-        train, test = load_splits(**data)
-        seed = options["seed"]
-        x_test = _rows_once(test, binarize, seed)
-        sample = train.x if binarize == "none" else _rows_once(train, "threshold", seed)
+        fabric = _fabric(recipe)
+        train, test = load_splits(**recipe.data)
+        x_test = rows_once(test, recipe.binarize, recipe.seed)
+        seen = "none" if recipe.binarize == "none" else "threshold"
+        sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)
         missing = bool(to_float(sample).isnan().any() or x_test.isnan().any())
         config = VAEConfig.for_data(
-            sample, feature_names=train.feature_names, **{"missing": missing, **choices}
+            sample, feature_names=train.feature_names, **{"missing": missing, **recipe.choices}
         )
-        vae = VAE.from_config(config, seed=seed)
-        if binarize == "none":
-            vae.check(x_test, name="the test rows")
-        if validation is None:
-            validation = min(0.1, _VALIDATION_ROWS / len(train.x)) if len(train.x) >= 20 else 0.0
-        elif not 0 <= validation < 1:
-            raise ValueError(
-                f"--validation is {validation}; pass the fraction of rows to hold out, from 0 "
-                "(none) to below 1"
+        vae = VAE.from_config(config, seed=recipe.seed)
+        if recipe.binarize == "none":
+            Rows(x_test).check(vae, name="the test rows")
+        recipe = recipe.sized(len(train.x))
+        every = math.ceil((recipe.epochs or 1) / 30)
+        frames = TrainingFilm(vae, every=every, seed=recipe.seed) if recipe.film else None
+        options = {
+            name: getattr(recipe, name)
+            for name in (
+                *("epochs", "batch_size", "learning_rate", "schedule", "optimizer", "objective"),
+                *("patience", "engine", "seed"),
             )
-        held_out = validation or None
-        kept = len(train.x) - round(len(train.x) * (held_out or 0))
-        if options["batch_size"] is None:
-            # Small tables need smaller batches to be gone through in enough steps.
-            options["batch_size"] = min(kept, 128, max(16, kept // 10))
-        steps = math.ceil(kept / options["batch_size"])
-        epochs = epochs if epochs is not None else min(200, max(20, math.ceil(2000 / steps)))
-        frames = TrainingFilm(vae, every=math.ceil(epochs / 30), seed=seed) if film else None
+        }
         result = fit(
             vae,
             train.x,
-            validation=held_out,
-            epochs=epochs,
-            binarize=binarize,
-            fabric=Fabric(accelerator=device, devices=1, precision=_PRECISIONS[precision]),
+            validation=recipe.validation or None,
+            binarize=recipe.binarize,
+            fabric=fabric,
             checkpoint_dir=folder / "checkpoint",
             resume=resume,
             progress=progress,
@@ -186,22 +211,21 @@ def fit_run(
         vae.save(folder / "vae.safetensors")
         settings = {
             "ppl_vae": __version__,
-            "data": {k: str(v) if isinstance(v, Path) else v for k, v in data.items()},
-            "binarize": binarize,
+            "data": {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()},
+            "features": train.feature_names,
+            "fingerprints": fingerprints(train, test),
+            "binarize": recipe.binarize,
             "vae": config.model_dump(),
-            "fit": {"epochs": epochs, "validation": held_out, "precision": precision, **options},
+            "fit": {
+                **options,
+                "validation": recipe.validation or None,
+                "precision": recipe.precision,
+            },
         }
-        (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
-        metrics = {
+        _write(folder / "config.json", settings)
+        made = Finished(work.out, config, result, {})
+        made.metrics = {
             "data": {"name": train.name, "source": train.source, "train_rows": len(train.x)},
-            "test": evaluate(
-                vae,
-                _rows_once(train, binarize, seed),
-                x_test,
-                num_samples=num_samples,
-                seed=seed,
-                progress=progress,
-            ),
             "fit": {
                 "stop_reason": result.stop_reason,
                 "finite": result.finite,
@@ -211,83 +235,90 @@ def fit_run(
                 "rows_per_second": result.rows_per_second,
             },
         }
+        for what, make in _afterwards(
+            made, vae, folder, recipe, train, test, x_test, frames, progress
+        ):
+            try:
+                make()
+            except Exception as error:
+                made.missing.append(f"{what} is missing ({' '.join(str(error).split())})")
+        made.metrics["missing"] = made.missing
+        _write(folder / "metrics.json", made.metrics)
+    return replace(made, out=work.out)
+
+
+def _afterwards(
+    made: Finished,
+    vae: VAE,
+    folder: Path,
+    recipe: Recipe,
+    train: Dataset,
+    test: Dataset,
+    x_test: Tensor,
+    frames: TrainingFilm | None,
+    progress: bool,
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What is made of a fitted VAE, each by itself."""
+
+    def evaluation() -> None:
+        made.metrics["test"] = evaluate(
+            vae,
+            rows_once(train, recipe.binarize, recipe.seed),
+            x_test,
+            num_samples=recipe.num_samples,
+            seed=recipe.seed,
+            progress=progress,
+        )
+
+    def posterior() -> None:
         some = slice(_POSTERIOR_ROWS)
-        labels = None if test.labels is None else test.labels[some]
         tree = to_datatree(
             vae,
             x_test[some],
-            labels=labels,
+            labels=None if test.labels is None else test.labels[some],
             feature_names=test.feature_names,
-            history=result.history,
+            history=made.result.history,
             progress=progress,
         )
         write_datatree(tree, folder / "posterior.nc")
-        write_datatree(result.history, folder / "history.nc")
-        for name, figure in {
-            "losses": plots.plot_losses(result.history),
-            "reconstructions": plots.plot_reconstructions(vae, x_test),
-            "prior_draws": plots.plot_draws(vae),
-            "latents": latents.plot_latents(vae, x_test, labels=test.labels),
-        }.items():
-            figure.savefig(folder / f"{name}.png")
-        if frames is not None:
-            frames.save(folder / "training.gif")
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    return work.out, config, result, metrics
+
+    yield "the evaluation", evaluation
+    yield "history.nc", lambda: write_datatree(made.result.history, folder / "history.nc")
+    yield "posterior.nc", posterior
+    for name, draw in {
+        "losses.png": lambda: plot_losses(made.result.history),
+        "reconstructions.png": lambda: plot_reconstructions(vae, x_test),
+        "prior_draws.png": lambda: plot_draws(vae),
+        "latents.png": lambda: plot_latents(vae, x_test, labels=test.labels),
+    }.items():
+        yield name, lambda name=name, draw=draw: draw().savefig(folder / name)  # type: ignore[misc]
+    if frames is not None:
+        yield "training.gif", lambda: frames.save(folder / "training.gif")
 
 
-def evaluate(
-    vae: VAE,
-    x_train: torch.Tensor,
-    x_test: torch.Tensor,
-    *,
-    num_samples: int,
-    seed: int,
-    progress: bool,
-) -> dict[str, Any]:
-    """How well test rows are described: ELBO, log p(x) and independent entries, nats per row.
+def _fabric(recipe: Recipe) -> Fabric:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is 'cuda', but PyTorch finds no GPU here; pass cpu or auto")
+    return Fabric(accelerator=recipe.device, devices=1, precision=PRECISIONS[recipe.precision])
 
-    Each mean comes with its standard error over rows. ``monte_carlo_error`` is what of log p(x)'s
-    is due to importance sampling.
-    """
-    evidence = log_evidence(vae, x_test, num_samples=num_samples, seed=seed, progress=progress)
-    baseline = independent_log_prob(vae.decoder, x_train, x_test)
-    dimensions = float((~x_test.isnan()).flatten(1).sum(1).double().mean())
-    quantities = {
-        "elbo": evidence.elbo.values,
-        "log_evidence": evidence.log_evidence.values,
-        "independent": baseline.numpy(),
-    }
-    return {
-        "rows": len(x_test),
-        "num_samples": num_samples,
-        **{
-            name: {
-                "nats_per_row": float(np.mean(values)),
-                "standard_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))
-                if len(values) > 1
-                else None,
-                "bits_per_dimension": float(-np.mean(values) / (dimensions * math.log(2))),
-            }
-            for name, values in quantities.items()
-        },
-        "monte_carlo_error": float(np.sqrt((evidence.standard_error**2).sum()) / len(x_test)),
-        "rows_with_pareto_k_above_0.7": int((evidence.pareto_k > 0.7).sum()),
-    }
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(finite_json(value, indent=2) + "\n")
 
 
 @contextmanager
-def _products(precision: str) -> Iterator[None]:
+def tensor_float_32(allowed: bool) -> Iterator[None]:
     """Let a GPU take products of single precision in TensorFloat-32, if asked to."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+    torch.set_float32_matmul_precision("high" if allowed else before)
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def _rows_once(data: Dataset, method: str, seed: int) -> torch.Tensor:
+def rows_once(data: Dataset, method: str, seed: int) -> Tensor:
+    """Rows as bits, if these are asked for, drawn once."""
     return binarize(
         data.x,
         "static" if method == "dynamic" else method,
@@ -295,8 +326,30 @@ def _rows_once(data: Dataset, method: str, seed: int) -> torch.Tensor:
     )
 
 
-def _is_run(folder: Path) -> bool:
-    try:
-        return "ppl_vae" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
+def fingerprints(train: Dataset, test: Dataset) -> dict[str, str]:
+    """Hashes of the rows, by which other data are noticed."""
+    return {"train": Rows(train.x).fingerprint(), "test": Rows(test.x).fingerprint()}
+
+
+def matched(data: Dataset, features: list[str] | None) -> Dataset:
+    """The data with their columns in the order of the fit, by name.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or there are others.
+    """
+    names = data.feature_names
+    if features is None or names is None or list(names) == list(features):
+        return data
+    lost = [name for name in features if name not in set(names)]
+    more = [name for name in names if name not in set(features)]
+    if lost or more:
+        said = [f"has no column {', '.join(map(repr, lost[:5]))}"] if lost else []
+        said += [f"has {', '.join(map(repr, more[:5]))}, which the fit had not"] if more else []
+        raise ValueError(
+            f"{data.source} {' and '.join(said)}; give the columns of the fit, and leave others "
+            "out with --drop"
+        )
+    order = [list(names).index(name) for name in features]
+    return replace(data, x=data.x[:, order], feature_names=tuple(features))

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import VAEConfig
 from ..files import written_whole
+from .metrics import words
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 46rem; margin: 2rem auto;
@@ -48,44 +49,54 @@ def write_report(folder: Path) -> Path:
     """
     metrics = json.loads((folder / "metrics.json").read_text())
     settings = json.loads((folder / "config.json").read_text())
-    sections = [
-        _data(metrics, settings),
-        _model(settings["vae"]),
-        _fit(folder, metrics["fit"], settings["fit"]),
-        _quality(folder, metrics["test"]),
-        _latents(folder, settings["vae"]),
-        _verdict(folder),
-        f"<h2>Settings</h2><details><summary>config.json</summary>"
-        f"<pre>{escape(json.dumps(settings, indent=2))}</pre></details>",
-    ]
-    title = f"A variational autoencoder of {escape(metrics['data']['name'])}"
-    page = (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
-        + "\n".join(sections)
-        + "</body></html>\n"
-    )
+    try:
+        page = _page(folder, metrics, settings)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"metrics.json or config.json in {str(folder)!r} is not as ppl-vae fit wrote it: "
+            f"{type(error).__name__} {error}; fit again"
+        ) from error
     path = folder / "report.html"
     with written_whole(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
+def _page(folder: Path, metrics: dict[str, Any], settings: dict[str, Any]) -> str:
+    sections = [
+        _data(metrics, settings),
+        _model(settings["vae"]),
+        _fit(folder, metrics["fit"], settings["fit"]),
+        _quality(folder, metrics["test"]) if "test" in metrics else "",
+        _latents(folder, settings["vae"]),
+        _verdict(folder),
+        f"<h2>Settings</h2><details><summary>config.json</summary>"
+        f"<pre>{escape(json.dumps(settings, indent=2))}</pre></details>",
+    ]
+    title = f"A variational autoencoder of {escape(str(metrics['data']['name']))}"
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>"
+        + "\n".join(sections)
+        + "</body></html>\n"
+    )
+
+
 def _data(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
-    shape = " x ".join(map(str, settings["vae"]["event_shape"]))
+    shape = escape(" x ".join(map(str, settings["vae"]["event_shape"])))
     bits = {
-        "none": "",
         "static": " Entries were drawn as bits once, with their intensities as probabilities.",
         "dynamic": " Entries were drawn as bits with their intensities as probabilities: afresh in "
         "each epoch for fitting, once for testing.",
         "threshold": " Entries were made bits at one half.",
-    }[settings["binarize"]]
+    }.get(settings["binarize"], "")
     missing = " Some entries are missing." if settings["vae"]["missing"] else ""
+    tested = f" and {int(metrics['test']['rows']):,} to test on" if "test" in metrics else ""
     return (
-        f"<h2>Data</h2><p>{escape(metrics['data']['source'])}: "
-        f"{metrics['data']['train_rows']:,} rows to fit to and {metrics['test']['rows']:,} to test "
-        f"on, of {shape} entries each.{bits}{missing}</p>"
+        f"<h2>Data</h2><p>{escape(str(metrics['data']['source']))}: "
+        f"{int(metrics['data']['train_rows']):,} rows to fit to{tested}, of {shape} entries each."
+        f"{bits}{missing}</p>"
     )
 
 
@@ -111,14 +122,15 @@ def _words(choice: str) -> str:
 
 
 def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:
-    outcome = escape(fit["stop_reason"][:1].upper() + fit["stop_reason"][1:])
+    reason = str(fit["stop_reason"])
+    outcome = escape(reason[:1].upper() + reason[1:])
     if not fit["finite"]:
         outcome = f"<strong>The fit broke off</strong>: {outcome}"
     return (
         f"<h2>Fit</h2><p>Stochastic variational inference with Adam at a learning rate of up to "
-        f"{options['learning_rate']:g}, from seed {options['seed']}. {outcome}; it took "
-        f"{fit['seconds']:.0f} s at {fit['rows_per_second']:,.0f} rows per second. The weights are "
-        f"those of epoch {fit['best_epoch']}.</p>"
+        f"{float(options['learning_rate']):g}, from seed {int(options['seed'])}. {outcome}; it "
+        f"took {float(fit['seconds']):.0f} s at {float(fit['rows_per_second']):,.0f} rows per "
+        f"second. The weights are those of epoch {int(fit['best_epoch'])}.</p>"
         + _picture(folder / "losses.png", "Minus the ELBO by epoch; lower is better.")
     )
 
@@ -126,22 +138,31 @@ def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:
 def _quality(folder: Path, test: dict[str, Any]) -> str:
     names = {
         "elbo": "ELBO",
-        "log_evidence": f"log p(x), {test['num_samples']} importance draws",
+        "log_evidence": f"log p(x), {int(test['num_samples'])} importance draws",
         "independent": "baseline: every entry by itself",
     }
-    rows = "".join(
-        f"<tr><th>{name}</th><td class='number'>{test[key]['nats_per_row']:.2f}</td>"
-        f"<td class='number'>{test[key]['standard_error'] or float('nan'):.2f}</td>"
-        f"<td class='number'>{test[key]['bits_per_dimension']:.3f}</td></tr>"
-        for key, name in names.items()
-    )
-    gain = test["log_evidence"]["nats_per_row"] - test["independent"]["nats_per_row"]
+    cells = {
+        key: "".join(
+            f"<td class='number'>{_number(test[key][column], digits)}</td>"
+            for column, digits in (
+                ("nats_per_row", 2),
+                ("standard_error", 2),
+                ("bits_per_dimension", 3),
+            )
+        )
+        for key in names
+    }
+    rows = "".join(f"<tr><th>{name}</th>{cells[key]}</tr>" for key, name in names.items())
+    found, alone = (test[key]["nats_per_row"] for key in ("log_evidence", "independent"))
+    gain = float("nan") if found is None or alone is None else found - alone
+    said = "".join(f"<p><strong>{escape(sentence)}</strong></p>" for sentence in words(test))
     return (
         "<h2>How well are new rows described?</h2><table><tr><th></th>"
         "<th class='number'>nats per row</th><th class='number'>standard error</th>"
         f"<th class='number'>bits per dimension</th></tr>{rows}</table>"
-        f"<p>On {test['rows']:,} rows that it was not fitted to, the VAE is {abs(gain):.1f} nats "
-        f"per row {'better' if gain > 0 else 'worse'} than entries by themselves.</p>"
+        f"{said}<p>On {int(test['rows']):,} rows that it was not fitted to, the VAE is "
+        f"{abs(gain):.1f} nats per row {'better' if gain > 0 else 'worse'} than entries by "
+        "themselves.</p>"
         + _picture(
             folder / "reconstructions.png",
             "Test rows, their reconstructions, and what the encoder is unsure of.",
@@ -175,8 +196,18 @@ def _verdict(folder: Path) -> str:
     )
 
 
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{float(value):.{digits}f}"
+
+
 def _picture(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
+    # Only what a run wrote: a link could show any file of whoever opens a foreign run.
+    if path.is_symlink() or not path.is_file():
+        return f"<p>{escape(path.name)} is missing.</p>"
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG"):
+        return f"<p>{escape(path.name)} is no picture.</p>"
+    data = base64.b64encode(content).decode()
     return (
         f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{data}'>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"

@@ -15,7 +15,8 @@ __all__ = [
     "called",
 ]
 
-# isort: off  the one for rows of any shape comes first
-from .conv import ConvDecoder, ConvEncoder, ConvNetwork
+# The one for rows of any shape comes first.
+# isort: off
 from .mlp import MLP, MLPNetwork
+from .conv import ConvDecoder, ConvEncoder, ConvNetwork
 from .network import ACTIVATIONS, INITIALIZATIONS, NETWORKS, Network, called

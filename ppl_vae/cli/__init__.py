@@ -1,0 +1,81 @@
+"""The command line, `ppl-vae ...`; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+__all__ = ["app", "main"]
+
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from . import checking, fitting
+from .printing import fail, one_line
+
+# What shells say of a process that was ended by SIGINT and by SIGTERM.
+_INTERRUPTED, _TERMINATED = 130, 143
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Variational autoencoders as Pyro programs, fitted and checked row by row.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from .. import __version__
+
+        typer.echo(f"ppl-vae {__version__}")
+        raise typer.Exit
+
+
+for command in (
+    *(fitting.fit, fitting.reproduce, checking.evaluate, checking.sample, checking.encode),
+    *(checking.diagnose, checking.pictures, checking.report),
+):
+    app.command()(command)
+
+
+class _Terminated(BaseException):
+    pass
+
+
+def main() -> None:
+    """Run the command line.
+
+    The exit code is 0 for success, 1 for a fit that is none or a run that lacks something, 2 for
+    bad input, 130 and 143 for being interrupted and terminated.
+    """
+
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        code = app(standalone_mode=False) or 0
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except _Terminated:
+        fail("terminated; an unfinished fit goes on with --resume", code=_TERMINATED)
+    except BrokenPipeError:  # whoever reads what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except RecursionError:
+        fail("a file is nested too deeply to be read")
+    except (ValueError, TypeError, OSError) as error:
+        fail(one_line(error))
+    except Exception as error:
+        # typer carries its own click or uses the installed one: its errors have this in common.
+        if not hasattr(error, "format_message"):
+            raise
+        fail(error.format_message())
+    if code == _INTERRUPTED:
+        fail("interrupted; an unfinished fit goes on with --resume", code=_INTERRUPTED)
+    sys.exit(code)

@@ -1,0 +1,5 @@
+"""python -m ppl_vae.cli"""
+
+from . import main
+
+main()

@@ -1,0 +1,212 @@
+"""The commands that look at a finished run: evaluate, sample, encode, diagnose and more."""
+
+from __future__ import annotations
+
+__all__ = ["diagnose", "encode", "evaluate", "pictures", "report", "sample"]
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .options import (
+    Data,
+    DataRoot,
+    Draws,
+    Drop,
+    Force,
+    ImageSize,
+    Json,
+    Label,
+    Quiet,
+    RunFolder,
+    Seed,
+    free_file,
+    numbers,
+    source_of,
+)
+from .printing import print_metrics
+
+
+def evaluate(
+    run: RunFolder,
+    draws: Draws = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate log p(x) of the run's test rows again, with other draws."""
+    from ..run import Run
+    from ..run import evaluate as metrics_of
+
+    finished = Run(run)
+    train, test = finished.splits()
+    metrics = metrics_of(
+        finished.vae(),
+        finished.rows(train),
+        finished.rows(test),
+        num_samples=draws,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
+    if as_json:
+        typer.echo(json.dumps(metrics))
+    elif not quiet:
+        print_metrics(Console(), metrics)
+
+
+def sample(
+    run: RunFolder,
+    num_samples: Annotated[int, typer.Option(help="How many rows to draw.")] = 64,
+    out: Annotated[
+        Path | None, typer.Option(help="A .npz file, or a .png picture; RUN/samples.npz.")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw rows from the fitted model: z from the prior, x from the decoder."""
+    import numpy as np
+
+    from ..files import written_whole
+    from ..pictures.rows import plot_draws
+    from ..run import Run
+    from ..workflow.posterior import sample_prior
+
+    vae = Run(run).vae()
+    out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png"))
+    if out.suffix == ".png":
+        figure = plot_draws(vae, num_rows=num_samples, seed=seed)
+        with written_whole(out) as temporary:
+            figure.savefig(temporary)
+    else:
+        z, x = sample_prior(vae, num_samples=num_samples, seed=seed)
+        with written_whole(out) as temporary:
+            np.savez_compressed(temporary, z=z, x=x)
+    if not quiet:
+        typer.echo(f"{num_samples} draws written to {out}")
+
+
+def encode(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="netCDF file; RUN/DATA.nc.")] = None,
+    draws: Annotated[int, typer.Option(help="Posterior draws for each row.")] = 200,
+    data_root: DataRoot = None,
+    label: Label = None,
+    drop: Drop = None,
+    image_size: ImageSize = None,
+    seed: Seed = 0,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the latents of every row of DATA, into a netCDF DataTree that ArviZ reads."""
+    from ..data import load_data
+    from ..run import Run
+    from ..trees.vae import to_datatree, write_datatree
+
+    finished = Run(run)
+    vae = finished.vae()
+    out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
+    rows = load_data(split=None, **source_of(data, data_root, label, drop, image_size))
+    tree = to_datatree(
+        vae,
+        finished.rows(rows),
+        num_samples=draws,
+        labels=rows.labels,
+        feature_names=rows.feature_names,
+        groups=("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data"),
+        seed=seed,
+        progress=not quiet,
+    )
+    write_datatree(tree, out)
+    if not quiet:
+        sizes = dict(tree["posterior"].sizes)
+        typer.echo(f"z {sizes} and its log-weights written to {out}")
+
+
+def diagnose(
+    run: RunFolder,
+    draws: Draws = 500,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say which test rows' posteriors can be believed, and add it to the run."""
+    from ..files import written_whole
+    from ..pictures.checks import plot_calibration
+    from ..run import Run
+    from ..trees.vae import write_datatree
+    from ..workflow.diagnosis import diagnose as diagnosis_of
+
+    finished = Run(run)
+    found = diagnosis_of(
+        finished.vae(),
+        finished.rows(finished.splits()[1]),
+        num_samples=draws,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
+    write_datatree(found.to_datatree(), run / "diagnosis.nc")
+    for name, figure in {
+        "diagnosis.png": found.plot(),
+        "calibration.png": plot_calibration(found.calibration),
+    }.items():
+        with written_whole(run / name) as temporary:
+            figure.savefig(temporary)
+    with written_whole(run / "diagnosis.txt") as temporary:
+        temporary.write_text(found.summary() + "\n")
+    if as_json:
+        counts = Counter(found.rows.verdict.values.tolist())
+        typer.echo(json.dumps({"verdicts": counts, "faults": found.faults}))
+    elif not quiet:
+        typer.echo(found.summary())
+
+
+def pictures(
+    run: RunFolder,
+    which: Annotated[
+        str | None,
+        typer.Option(help="Two latents to look at, from 0; the most used if not given."),
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Draw the run's latent space: map, manifold, traversals and interpolation."""
+    from ..files import written_whole
+    from ..pictures import decoded, latents
+    from ..run import Run
+
+    finished = Run(run)
+    vae, test = finished.vae(), finished.splits()[1]
+    x = finished.rows(test)
+    pair = None if which is None else numbers("--which", which)
+    if pair is not None and len(pair) != 2:
+        raise ValueError(f"--which is {which!r}; pass two latents, such as 0,1")
+    figures = {"traversals": decoded.plot_traversals(vae, seed=seed)}
+    if vae.latent_dim >= 2:
+        figures["latent_map"] = latents.plot_latent_map(
+            vae, x, labels=test.labels, which=pair, seed=seed
+        )
+    if len(vae.event_shape) > 1:
+        figures["interpolation"] = decoded.plot_interpolation(vae, x)
+        if vae.latent_dim >= 2:
+            figures["manifold"] = decoded.plot_manifold(vae, which=pair, seed=seed)
+    for name, figure in figures.items():
+        with written_whole(run / f"{name}.png") as temporary:
+            figure.savefig(temporary)
+    if not quiet:
+        typer.echo(f"Written to {run}: {', '.join(f'{name}.png' for name in sorted(figures))}")
+
+
+def report(run: RunFolder, quiet: Quiet = False) -> None:
+    """Write RUN/report.html: the run's story from data to verdict, in one file."""
+    from ..run import Run
+    from ..run.report import write_report
+
+    path = write_report(Run(run).folder)
+    if not quiet:
+        typer.echo(f"Written to {path}")

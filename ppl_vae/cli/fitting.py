@@ -1,0 +1,209 @@
+"""The commands that fit: fit and reproduce."""
+
+from __future__ import annotations
+
+__all__ = ["fit", "reproduce"]
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .options import (
+    Data,
+    DataRoot,
+    Device,
+    Drop,
+    Engine,
+    Force,
+    ImageSize,
+    Json,
+    Label,
+    Out,
+    Precision,
+    Quiet,
+    Resume,
+    Seed,
+    name_of,
+    numbers,
+    source_of,
+)
+from .printing import published
+
+
+def fit(
+    data: Data = "digits",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A published VAE, whose choices the other options replace; see reproduce.",
+            metavar="NAME",
+        ),
+    ] = None,
+    out: Out = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Adam's, at its highest; 0.002 if not given.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="one_cycle, the default, or constant: the rate's course.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam, the default, or adamw:weight_decay=0.01.")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="elbo, the default, mean_field, beta or iwae; with options as in "
+            "beta:beta=4,warmup=0.5."
+        ),
+    ] = None,
+    latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="standard_normal, mixture or vamp; options as in vamp:components=500."),
+    ] = None,
+    guide: Annotated[str | None, typer.Option(help="normal or full_rank.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="mlp or conv; options as in conv:hidden=(32,64,256).")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="relu, tanh, silu, gelu, ...")] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            help="bernoulli, continuous_bernoulli, negative_binomial, normal, poisson, "
+            "zero_inflated_negative_binomial or categorical."
+        ),
+    ] = None,
+    scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,
+    heads: Annotated[str | None, typer.Option(help="separate or joint.")] = None,
+    binarize: Annotated[
+        str | None, typer.Option(help="none, the default, static, dynamic or threshold.")
+    ] = None,
+    validation: Annotated[
+        float | None,
+        typer.Option(
+            help="Fraction of rows to choose the best epoch by; a tenth, at most 2,000 rows, "
+            "if not given."
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better validation loss.")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Importance draws for each row; 500 if not given.")
+    ] = None,
+    data_root: DataRoot = None,
+    label: Label = None,
+    drop: Drop = None,
+    image_size: ImageSize = None,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "32",
+    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
+    from .running import made, print_run
+
+    choices = {
+        "latent_dim": latent_dim,
+        "prior": prior,
+        "guide": guide,
+        "network": network,
+        "hidden": None if hidden is None else numbers("--hidden", hidden),
+        "activation": activation,
+        "likelihood": likelihood,
+        "scale": scale,
+        "heads": heads,
+    }
+    finished = made(
+        preset,
+        out,
+        preset or name_of(data),
+        resume=resume,
+        force=force,
+        progress=not (quiet or as_json),
+        data=source_of(data, data_root, label, drop, image_size),
+        choices={key: value for key, value in choices.items() if value is not None},
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        optimizer=optimizer,
+        objective=objective,
+        binarize=binarize,
+        validation=validation,
+        patience=patience,
+        num_samples=draws,
+        seed=seed,
+        engine=engine,
+        device=device,
+        precision=precision,
+        film=film,
+    )
+    print_run(finished, preset, as_json=as_json, quiet=quiet)
+
+
+def reproduce(
+    name: Annotated[
+        str | None, typer.Argument(help="Of a published VAE; none to list them.", metavar="NAME")
+    ] = None,
+    out: Out = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes; those of the list if not given.")
+    ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help="Importance draws for each row; the source's if not given.")
+    ] = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "32",
+    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a published VAE to MNIST, and print its source's figure beside ours."""
+    from ..presets import PRESETS
+
+    if name is None:
+        columns = ("name", "of", "epochs here", "MNIST test rows, nats per row")
+        table = Table(*columns, show_edge=False, box=None)
+        for key, preset in PRESETS.items():
+            table.add_row(key, preset.source, str(preset.fit["epochs"]), published(preset))
+        Console().print(table)
+        return
+    from .running import made, print_reproduction
+
+    finished = made(
+        name,
+        out,
+        name,
+        resume=resume,
+        force=force,
+        progress=not (quiet or as_json),
+        data=source_of("mnist", data_root, None, None, None),
+        epochs=epochs,
+        num_samples=draws,
+        seed=seed,
+        engine=engine,
+        device=device,
+        precision=precision,
+        film=film,
+    )
+    print_reproduction(finished, name, seed, as_json=as_json, quiet=quiet)

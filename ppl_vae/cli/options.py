@@ -1,0 +1,108 @@
+"""The options and arguments that several commands have, and how their texts are read."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Data",
+    "DataRoot",
+    "Device",
+    "Draws",
+    "Drop",
+    "Engine",
+    "Force",
+    "ImageSize",
+    "Json",
+    "Label",
+    "Out",
+    "Precision",
+    "Quiet",
+    "Resume",
+    "RunFolder",
+    "Seed",
+    "free_file",
+    "name_of",
+    "numbers",
+    "source_of",
+]
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="digits, a torchvision image set such as mnist, a .npy, .npz or .csv file, "
+        "or a folder of images."
+    ),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Where image sets are, or are downloaded to.", metavar="DIR")
+]
+Label = Annotated[
+    str | None, typer.Option(help="Column of a table to keep as labels.", metavar="COLUMN")
+]
+Drop = Annotated[
+    list[str] | None, typer.Option(help="Column of a table to leave out.", metavar="COLUMN")
+]
+ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
+RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
+Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
+Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
+]
+Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="32, tf32 or bf16: of matrix products.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+def source_of(
+    data: str,
+    data_root: Path | None,
+    label: str | None,
+    drop: list[str] | None,
+    image_size: int | None,
+) -> dict[str, Any]:
+    path = Path(data)
+    return {
+        # Where a run is read from later need not be where it was written from.
+        "name_or_path": str(path.resolve()) if path.exists() else data,
+        "root": None if data_root is None else str(data_root.resolve()),
+        "label": label,
+        "drop": drop or (),
+        "image_size": image_size,
+    }
+
+
+def name_of(data: str) -> str:
+    """What a run of these data is called: the name of the file or folder, or of the set."""
+    path = Path(data)
+    return path.stem if path.suffix else path.name or path.resolve().name
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} is {text!r}; pass whole numbers with commas between, such as 500,500"
+        ) from None
+
+
+def free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
+    if path.suffix not in accepted:
+        raise ValueError(f"--out is {str(path)!r}; accepted are files in {', '.join(accepted)}")
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"--out is {str(path)!r}, which exists; choose another, or replace it with --force"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out is {str(path)!r}, whose folder does not exist")
+    return path

@@ -1,0 +1,76 @@
+"""What commands print: tables of metrics, and errors in one line."""
+
+from __future__ import annotations
+
+__all__ = ["course", "fail", "one_line", "print_metrics", "published", "quantities"]
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..presets import Preset
+
+
+def published(preset: Preset) -> str:
+    if preset.published is None:
+        return "none published"
+    if preset.quantity == "elbo":
+        return f"ELBO {preset.published}"
+    return f"log p(x) {preset.published}, {preset.num_samples} draws"
+
+
+def course(fit: dict[str, Any]) -> str:
+    return (
+        f"{fit['stop_reason'] if fit['finite'] else 'stopped early'}, in {fit['seconds']:.0f} s "
+        f"at {fit['rows_per_second']:,.0f} rows/s; weights of epoch {fit['best_epoch']} kept"
+    )
+
+
+def one_line(error: Exception) -> str:
+    details = getattr(error, "errors", None)
+    if callable(details):  # pydantic's, one for each field
+        return "; ".join(
+            (f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: " if e["loc"] else "")
+            + e["msg"].removeprefix("Value error, ")
+            for e in details()
+        )
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def fail(message: str, code: int = 2) -> None:
+    """End with one line on standard error."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"ppl-vae: {message}")
+    sys.exit(code)
+
+
+def quantities(metrics: dict[str, Any]) -> dict[str, str]:
+    return {
+        "elbo": "ELBO",
+        "log_evidence": f"log p(x), {metrics['num_samples']} draws",
+        "independent": "independent entries",
+    }
+
+
+def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
+    table = Table(title=f"{metrics['rows']} test rows", title_justify="left")
+    table.add_column("")
+    for column in ("nats per row", "standard error", "bits per dimension"):
+        table.add_column(column, justify="right")
+    for key, name in quantities(metrics).items():
+        row = metrics[key]
+        digits = {"nats_per_row": 2, "standard_error": 2, "bits_per_dimension": 3}
+        table.add_row(
+            name,
+            *("" if row[key] is None else f"{row[key]:.{n}f}" for key, n in digits.items()),
+        )
+    console.print(table)
+    unsure = metrics["rows_with_pareto_k_above_0.7"]
+    console.print(
+        f"Standard errors are over rows; that of importance sampling is "
+        f"{metrics['monte_carlo_error']:.3f}.\nPareto k-hat is above 0.7 on {unsure} rows"
+        + (": what is said of these is a lower bound." if unsure else "."),
+        highlight=False,
+    )
