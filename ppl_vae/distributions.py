@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["batch_shape", "draw", "drawn_moments", "for_pyro", "inside", "moments"]
+__all__ = ["batch_shape", "density", "draw", "drawn_moments", "for_pyro", "inside", "moments"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -60,6 +60,31 @@ def draw(q: Any, shape: Sequence[int] = (), *, rows: int | None = None) -> Tenso
         f"{type(q).__name__} has no way to draw from it; give it a method sample(shape) or "
         "rsample(shape)"
     )
+
+
+def density(q: Any, z: Tensor) -> Tensor:
+    """log q(z) of draws ``(draw, *batch, latent)``, infinite where ``q`` is a point.
+
+    A distribution that puts everything on one value, such as Pyro's ``Delta``, says that its
+    density there is one, which would make it the best posterior of all.
+
+    Examples
+    --------
+    >>> q = torch.distributions.Normal(torch.zeros(1), torch.tensor([1.0]))
+    >>> density(torch.distributions.Independent(q, 1), torch.tensor([[2.0], [2.0]]))
+    tensor([inf, inf])
+    """
+    log_q = q.log_prob(z)
+    if len(z) > 1 and z.is_floating_point() and (z[0] == z[-1]).any() and not _is_discrete(q):
+        return log_q.masked_fill((z == z[:1]).all(0).any(-1), torch.inf)
+    return log_q
+
+
+def _is_discrete(q: Any) -> bool:
+    try:
+        return getattr(getattr(q, "support", None), "is_discrete", False)
+    except NotImplementedError:
+        return False
 
 
 def moments(q: Any) -> tuple[Tensor, Tensor]:

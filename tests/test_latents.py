@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.distributions as td
+from oracle import LinearGaussian
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.transforms import (
     affine_coupling,
@@ -13,7 +14,8 @@ from pyro.distributions.transforms import (
     spline_autoregressive,
 )
 
-from ppl_vae.workflow.latents import EXACT, MOMENTS, coordinates, draw, moments
+from ppl_vae import diagnose, log_evidence, refine, sample_posterior
+from ppl_vae.workflow.latents import EXACT, MOMENTS, coordinates, density, draw, moments
 
 ROWS, LATENTS = 5, 3
 
@@ -206,3 +208,28 @@ def test_discrete_latents_are_refused_with_the_reason():
 def test_what_cannot_be_drawn_from():
     with pytest.raises(TypeError, match="object has no way to draw from it; give it a method"):
         draw(object())
+
+
+def test_a_point_is_no_posterior():
+    """Its weights are zero, no verdict believes it, and annealing does not start from it."""
+    oracle = LinearGaussian.random(latent_dim=3, num_features=8)
+    vae, x = oracle.vae(), oracle.rows(4)
+    vae.encoder.register_forward_hook(
+        lambda module, inputs, q: dist.Delta(q.base_dist.loc).to_event(1)
+    )
+    assert (sample_posterior(vae, x, num_samples=30, progress=False).log_weight == -math.inf).all()
+    assert not (log_evidence(vae, x, num_samples=30, progress=False).pareto_k < 1).any()
+    refined = refine(vae, x, rows="all", num_samples=500, progress=False)
+    assert refined.constant_data.refined.all()
+    difference = refined.constant_data.elbo_after - oracle.log_evidence(x).numpy()
+    assert (abs(difference) < 0.05).all()
+    with pytest.raises(ValueError, match="cannot start from a point; use start='prior'"):
+        log_evidence(vae, x, method="ais", progress=False)
+    found = diagnose(vae, x, num_simulations=20, gap_rows=2, refined_rows=2, progress=False)
+    assert not (found.rows.verdict == "as it is").any()
+
+
+def test_certain_discrete_latents_are_no_points():
+    z = torch.ones(5, 2, 1)
+    q = dist.Bernoulli(torch.ones(2, 1)).to_event(1)
+    assert density(q, z).isfinite().all()

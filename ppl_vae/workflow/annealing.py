@@ -315,6 +315,11 @@ class Path:
             ) from error
         # From draws, since not every distribution knows its own standard deviation.
         self.scale = self.sample(64).std(0)  # (row, latent)
+        if (self.scale == 0).all(0).any():
+            raise ValueError(
+                f"{type(self.start).__name__} does not vary in some latents, and annealing cannot "
+                "start from a point; use start='prior'"
+            )
 
     def sample(self, number: int) -> Tensor:
         """Draws of z from p_0, shape ``(number, row, latent)``."""

@@ -158,7 +158,9 @@ def calibrate(
         off, ratio = _searched(vae, Rows(x, given).select(np.arange(size)), seed, progress)
         size = off.shape[1]
         fault[:size] = _faults(off, ratio)
-        moved[:size], stretched[:size] = np.sqrt((off**2).mean(0)), np.exp(np.log(ratio).mean(0))
+        moved[:size] = np.sqrt((off**2).mean(0))
+        with np.errstate(divide="ignore"):  # of a point, whose width is zero
+            stretched[:size] = np.exp(np.log(ratio).mean(0))
         known = (shape != "uniform") & (fault != "")
         shape = np.where(known, fault, shape)
         best = (shape == _OPEN) & (fault == "") & np.isfinite(moved)

@@ -2,7 +2,16 @@ r"""Coordinates in which q(z|x) is normal: for any distribution, exactly or by m
 
 from __future__ import annotations
 
-__all__ = ["EXACT", "MOMENTS", "NO_INVERSE", "Coordinates", "coordinates", "draw", "moments"]
+__all__ = [
+    "EXACT",
+    "MOMENTS",
+    "NO_INVERSE",
+    "Coordinates",
+    "coordinates",
+    "density",
+    "draw",
+    "moments",
+]
 
 import abc
 from collections.abc import Sequence
@@ -13,7 +22,7 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from ..distributions import batch_shape, draw, drawn_moments, inside, moments
+from ..distributions import batch_shape, density, draw, drawn_moments, inside, moments
 from .gaussian import Gaussian
 
 EXACT = "exact coordinates of the encoder"

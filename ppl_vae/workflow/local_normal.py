@@ -14,7 +14,7 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..rows import Batch, Rows, rows_within_budget
 from .gaussian import Gaussian
-from .latents import Coordinates, coordinates, draw
+from .latents import Coordinates, coordinates, density, draw
 
 _PARTICLES = 8
 _WINDOW = 25
@@ -81,9 +81,7 @@ class LocalPosterior:
         if self.coordinates.exact or not self.keeps.any():
             return z, log_q
         own = draw(self.own, (len(noise),))
-        log_own = self.own.log_prob(own)
-        # Draws that are all the same are a point: infinitely dense.
-        log_own = torch.where((own == own[:1]).all(-1).all(0), torch.inf, log_own)
+        log_own = density(self.own, own)
         return torch.where(self.keeps[:, None], own, z), torch.where(self.keeps, log_own, log_q)
 
 

@@ -27,7 +27,7 @@ from ..renamed import renamed
 from ..rows import Rows, rows_within_budget
 from ..sink import MemorySink, Sink
 from ..sources import as_tensor
-from .latents import draw, moments
+from .latents import density, draw, moments
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,7 +104,7 @@ def map_draws(
                 z=z,
                 log_likelihood=vae.log_likelihood(z, *batch),
                 log_prior=vae.prior_at(batch.covariates).log_prob(z),
-                log_q=q.log_prob(z),
+                log_q=density(q, z),
             )
             for name, value in summary(draws).items():
                 sink.write(name, rows, value)
