@@ -134,6 +134,7 @@ class Rows:
         _check_method(binarize)
         self._binarize = "none"
         self._covariates: Tensor | None = None
+        self._source: Tensor | ArrayLike
         self._index: range | Tensor  # which rows of the source these are
         if isinstance(x, Rows):
             self._source, self._index = x._source, x._index
@@ -237,7 +238,7 @@ class Rows:
         size = len(self)
         if not self.in_memory and size > _FINGERPRINTED:
             chosen = np.linspace(0, size - 1, _FINGERPRINTED).round().astype(int)
-            chunks = [torch.as_tensor(part) for part in np.array_split(chosen, 10)]
+            chunks = list[Indices](np.array_split(chosen, 10))
         else:
             chunks = [slice(i, min(i + _CHECKED, size)) for i in range(0, size, _CHECKED)]
         for rows in chunks:

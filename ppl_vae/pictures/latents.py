@@ -92,13 +92,13 @@ def plot_latent_map(
             "a map needs 2 latents and this VAE has 1; build it with latent_dim=2, or use "
             "plot_latents"
         )
-    rows = Rows.of(x, covariates).select(slice(max_rows))
-    rows.check(vae)
-    kinds = kinds_of(labels, len(rows))
+    data = Rows.of(x, covariates).select(slice(max_rows))
+    data.check(vae)
+    kinds = kinds_of(labels, len(data))
     with evaluating(vae, seed):
-        posterior = vae.posterior(*rows.take(slice(None), vae.like))
+        posterior = vae.posterior(*data.take(slice(None), vae.like))
         centers, covariances = _moments(posterior)  # (row, latent), (row, latent, latent)
-        prior = _moments(vae.prior_at()) if rows.covariates is None else None
+        prior = _moments(vae.prior_at()) if data.covariates is None else None
     pair = checked_pair(vae, which) or largest_two(centers.var(axis=0))
     plane = np.ix_(range(len(centers)), pair, pair)
     points = centers[:, pair]
@@ -176,9 +176,9 @@ def plot_latents(
     >>> plot_latents(vae, torch.rand(5, 8, 8).round(), labels=list("abcab")).axes[0].get_xlabel()
     'mean of latent 0'
     """
-    rows = Rows.of(x, covariates).select(slice(max_rows))
-    rows.check(vae)
-    means = posterior_means(vae, rows)
+    data = Rows.of(x, covariates).select(slice(max_rows))
+    data.check(vae)
+    means = posterior_means(vae, data)
     figure, axes = one_panel(6.0, 5.4)
     if vae.latent_dim > 2:
         from sklearn.decomposition import PCA
