@@ -213,6 +213,8 @@ class VAEConfig(BaseModel):
         else:
             likelihood, described = _first_that_describes(x, feature_names)
             reason = f"the narrowest that fits: the data hold {DECODERS[likelihood].accepts}"
+        if likelihood in _COUNTS and x.dtype != torch.uint8 and 100 < _largest(x) <= 255:
+            reason += "; if these are pixels from 0 to 255, pass them as uint8, or divided by 255"
         network = Choice.of(choices.get("network", "mlp"))
         defaults: dict[str, Any] = {
             "event_shape": event_shape,
@@ -282,6 +284,13 @@ class VAEConfig(BaseModel):
                 )
             where[name] = given.reshape(self.event_shape) if given.dim() else given
         return where
+
+
+_COUNTS = {"negative_binomial", "poisson", "zero_inflated_negative_binomial"}
+
+
+def _largest(x: Tensor) -> float:
+    return x.nan_to_num(nan=0.0).max().item()
 
 
 def _first_that_describes(

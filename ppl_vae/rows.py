@@ -340,8 +340,11 @@ def _check_method(method: str) -> None:
     binarize(torch.empty(0), method)
 
 
-def check_rows(x: Tensor, name: str = "x") -> None:
+def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
     """Refuse what no VAE could describe, whatever its shape and likelihood.
+
+    With ``intensities``, bytes of which none is above 1 are refused too: they are rather zeros and
+    ones. Of rows for a model that knows what its bytes are, all may be dark.
 
     Raises
     ------
@@ -374,7 +377,7 @@ def check_rows(x: Tensor, name: str = "x") -> None:
             "(row, feature) or (row, height, width)"
         )
     if x.dtype == torch.uint8:
-        if x.max() <= 1:
+        if intensities and x.max() <= 1:
             raise ValueError(
                 f"{name} is uint8, which means intensities from 0 to 255, but none is above 1; "
                 f"pass {name}.float() if these are zeros and ones"

@@ -161,6 +161,7 @@ class VAE(AmortizedModel):
         The rows, drawn or observed, shape ``(row, *event)``.
         """
         self._register("prior", "decoder")
+        x = self._numbers(x)
         with pyro.plate("row", self._size(x, covariates, size)):
             z = pyro.sample("z", for_pyro(self.prior(covariates)))
             if x is None or not self.missing:
@@ -189,6 +190,7 @@ class VAE(AmortizedModel):
                 "prior with the model alone: Predictive(vae.model, num_samples=1)(size=10)"
             )
         self._register("encoder")
+        x = self._numbers(x)
         with pyro.plate("row", self._size(x, covariates, size)):
             return pyro.sample("z", for_pyro(self.encoder(x, covariates)))
 
@@ -215,7 +217,7 @@ class VAE(AmortizedModel):
             If ``x`` has the wrong type, dtype, shape or range, missing entries where this VAE
             accepts none, or ``covariates`` does not fit.
         """
-        check_rows(x, name)
+        check_rows(x, name, intensities=False)
         self._size(x, covariates, None, name=name)
         if covariates is not None and not covariates.isfinite().all():
             row = (~covariates.isfinite()).flatten(1).any(1).nonzero()[0].item()
@@ -236,6 +238,7 @@ class VAE(AmortizedModel):
                 continue
             wrong = values[observed & ~support.check(values)]
             if len(wrong):
+                check_rows(x, name)  # bytes that are rather zeros and ones
                 raise ValueError(
                     f"{name} holds values such as {wrong[0].item():g}, but "
                     f"{type(self.decoder).__name__} accepts {self.decoder.accepts}; rescale or "
@@ -312,6 +315,12 @@ class VAE(AmortizedModel):
             )
         return sizes.pop() if sizes else 1
 
+    def _numbers(self, x: Tensor | None) -> Tensor | None:
+        """Rows in the precision of the parameters, bytes as intensities, as in :func:`fit`."""
+        if x is None or x.dtype == self.like.dtype:
+            return x
+        return to_float(x, self.like.dtype)
+
     def _register(self, *parts: str) -> None:
         """Put the parts' parameters into Pyro's param store, as ``pyro.module`` does."""
         for part in parts:
@@ -324,8 +333,10 @@ class VAE(AmortizedModel):
                 if stored is not parameter and pyro.get_param_store()[name] is not parameter:
                     raise ValueError(
                         f"Pyro's param store already holds {name!r} of another VAE, whose values "
-                        "would be trained in place of this one's; give this one a name of its own, "
-                        "VAE(..., name='other'), or run it in a store of its own: "
+                        "would be trained in place of this one's. Call pyro.clear_param_store() "
+                        "before, as where a notebook's cell is run again; load weights with "
+                        "VAE.load rather than into the store; or give this VAE a name of its own, "
+                        "VAE(..., name='other'), or a store: "
                         "with pyro.get_param_store().scope(): ..."
                     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -703,12 +705,7 @@ def test_dropped_column_is_left_out(tmp_path: Path, drop: Any) -> None:
         ),
         ("a,b,c\nx,1,y\n", {}, r"columns 'a', 'c': 'x' in line 2 .*drop=\[\.\.\.\] \(--drop\)"),
         ("a,a\n1,2\n", {}, "'a' in line 1 of column '0' .a header needs distinct names"),
-        (
-            "a;b\n1;2\n1;NA\n1;-5,5\n1;,5e3 \n1;6\n",
-            {},
-            "decimal commas in columns 'b': '-5,5' in line 4 .*are not read, write decimal points",
-        ),
-        ("a;b\n5,5;x\n1,2;y\n", {"label": "b"}, "decimal commas in columns 'a': '5,5' in line 2"),
+        ("a;b\n1,234;1\n5,678;2\n", {}, "decimal commas in columns 'a': .*could mark thousands"),
         ("a;b\n1;5,5\n1;1,5,2\n", {}, "has text in columns 'b': '5,5' in line 2"),
         ("a,b\n1,\n2,NA\n", {}, r"columns without a single value: 'b'.*drop= \(--drop\)"),
         ("a,b\n1,2\n3,4,5\n", {}, "ragged: line 3 has 3 cells, the first has 2"),
@@ -890,3 +887,108 @@ def test_heavy_libraries_wait_until_they_are_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+TABLES_AS_THEY_COME = {
+    "decimal commas": ("a;b\n1;2,5\n2;NA\n3;-,5e1\n", {}, "ab", [[1, 2.5], [2, nan], [3, -5]]),
+    "thousands": ('a,b\n"1,234",5.5\n"12,345",6.5\n', {}, "ab", [[1234, 5.5], [12345, 6.5]]),
+    "comments": ("# a line\n# another\na,b\n1,2\n# and one\n3,4\n", {}, "ab", [[1, 2], [3, 4]]),
+    "a header in a comment": ("#a\tb\n1\t2\n3\t4\n", {}, "ab", [[1, 2], [3, 4]]),
+    "a separator that is stated": ("sep=;\na;b\n1;2\n3;4\n", {}, "ab", [[1, 2], [3, 4]]),
+    "row names, as R writes": ("a,b\nr1,1,2\nr2,3,4\n", {}, "ab", [[1, 2], [3, 4]]),
+    "a comma at the header's end": ("a,b,\n1,2\n3,4\n", {}, "ab", [[1, 2], [3, 4]]),
+    "a comma at each line's end": ("a,b,\n1,2,\n3,4,\n", {}, "ab", [[1, 2], [3, 4]]),
+    "sodium": ("Na,b\n1,2\n3,4\n", {}, ("Na", "b"), [[1, 2], [3, 4]]),
+    "a column called None": ("x,None\n1,2\n3,4\n", {}, ("x", "None"), [[1, 2], [3, 4]]),
+    "one's own marker": ("a,b\n1,-999\n3,4\n", {"missing": "-999"}, "ab", [[1, nan], [3, 4]]),
+    "numbers as names": ("1,2,30\n5,6,7\n", {"header": True}, ("1", "2", "30"), [[5, 6, 7]]),
+    "old line ends": ("a,b\r1,2\r3,4\r", {}, "ab", [[1, 2], [3, 4]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "names", "expected"), TABLES_AS_THEY_COME.values(), ids=TABLES_AS_THEY_COME
+)
+def test_tables_as_they_come(tmp_path, text, options, names, expected):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode())
+    data = load_data(path, None, **options)
+    assert data.feature_names == tuple(names)
+    np.testing.assert_allclose(data.x, expected)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_that_say_what_they_are(tmp_path, encoding):
+    path = tmp_path / "excel.txt"
+    path.write_bytes("größe\tb\n1\t2\n3\t4\n".encode(encoding))
+    assert load_data(path, None).feature_names == ("größe", "b")
+
+
+def test_numbers_that_may_be_names_are_asked_about(tmp_path):
+    path = tmp_path / "spectra.csv"
+    path.write_text("sample,400,410,420\nA,0.1,0.2,0.3\nB,0.2,0.3,0.4\n")
+    with pytest.raises(ValueError, match="may name the columns by numbers or be a row"):
+        load_data(path, None, label=0)
+    data = load_data(path, None, label="sample", header=True)
+    assert data.feature_names == ("400", "410", "420")
+    assert data.labels.tolist() == ["A", "B"]
+
+
+def test_lines_longer_than_a_cell_of_csv(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text(
+        "\n".join([",".join(f"gene{i}" for i in range(20_000)), ",".join(["1"] * 20_000)] * 1)
+    )
+    assert load_data(path, None).x.shape == (1, 20_000)
+
+
+def test_times_that_single_precision_would_merge(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("time,a\n" + "".join(f"{1_700_000_000 + i},{i % 7}\n" for i in range(50)))
+    with pytest.warns(UserWarning, match="single precision merges their values: 'time'"):
+        x = load_data(path, None).x
+    assert len(x[:, 0].unique()) == 50
+
+
+def test_folders_of_splits(tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        for kind in ("cat", "dog"):
+            folder = tmp_path / "pets" / split / kind
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("L", (6, 4), 200 if split == "test" else i).save(folder / f"{i}.png")
+    train, test = load_splits(tmp_path / "pets")
+    assert (len(train.x), len(test.x)) == (6, 4)
+    assert not (train.x == 200).any()
+    assert set(train.labels) == {"cat", "dog"}
+    shutil.rmtree(tmp_path / "pets" / "test")
+    with pytest.raises(ValueError, match="no other split"):
+        load_splits(tmp_path / "pets")
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_channels_that_come_last(tmp_path, channels):
+    np.save(tmp_path / "a.npy", np.zeros((20, 32, 32, channels), "u1") + 7)
+    assert load_data(tmp_path / "a.npy", None).x.shape[1:] == (channels, 32, 32)
+
+
+def test_archives_that_also_hold_objects(tmp_path):
+    np.savez(
+        tmp_path / "sprites.npz",
+        metadata=np.array({"title": "sprites"}, dtype=object),
+        imgs=np.arange(2 * 64, dtype="u1").reshape(2, 8, 8),
+        latents_values=np.ones((2, 6)),
+    )
+    assert load_data(tmp_path / "sprites.npz", None).x.shape == (2, 8, 8)
+
+
+def test_a_sparse_matrix_that_claims_too_much(tmp_path):
+    np.savez(
+        tmp_path / "big.npz",
+        data=np.ones(1),
+        indices=np.zeros(1, "i4"),
+        indptr=np.array([0, 1]),
+        shape=np.array([10**5, 10**5]),
+    )
+    with pytest.raises(ValueError, match="too many to be held dense"):
+        load_data(tmp_path / "big.npz", None)

@@ -18,9 +18,11 @@ from .options import (
     Draws,
     Drop,
     Force,
+    Header,
     ImageSize,
     Json,
     Label,
+    Missing,
     Quiet,
     RunFolder,
     Seed,
@@ -98,6 +100,8 @@ def encode(
     data_root: DataRoot = None,
     label: Label = None,
     drop: Drop = None,
+    header: Header = None,
+    missing: Missing = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
     force: Force = False,
@@ -111,7 +115,9 @@ def encode(
     finished = Run(run)
     vae = finished.vae()
     out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
-    rows = load_data(split=None, **source_of(data, data_root, label, drop, image_size))
+    rows = load_data(
+        split=None, **source_of(data, data_root, label, drop, image_size, header, missing)
+    )
     tree = to_datatree(
         vae,
         finished.rows(rows),

@@ -10,9 +10,11 @@ __all__ = [
     "Drop",
     "Engine",
     "Force",
+    "Header",
     "ImageSize",
     "Json",
     "Label",
+    "Missing",
     "Out",
     "Precision",
     "Quiet",
@@ -46,6 +48,16 @@ Label = Annotated[
 Drop = Annotated[
     list[str] | None, typer.Option(help="Column of a table to leave out.", metavar="COLUMN")
 ]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header", help="Whether the first line of a table names its columns."
+    ),
+]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(help="What else marks a missing cell of a table, such as -999.", metavar="TEXT"),
+]
 ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
 Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
@@ -69,6 +81,8 @@ def source_of(
     label: str | None,
     drop: list[str] | None,
     image_size: int | None,
+    header: bool | None = None,
+    missing: list[str] | None = None,
 ) -> dict[str, Any]:
     path = Path(data)
     return {
@@ -78,6 +92,8 @@ def source_of(
         "label": label,
         "drop": drop or (),
         "image_size": image_size,
+        "header": header,
+        "missing": missing or (),
     }
 
 

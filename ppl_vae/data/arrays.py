@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["ARRAYS", "read_array"]
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from .dataset import Dataset, Split, channels_first, checked
 
 ARRAYS = (".npy", ".npz")
+# Entries that a sparse matrix may have when it is dense: 4 GB in single precision.
+_MOST_ENTRIES = 2**30
 
 
 def read_array(path: Path) -> dict[Split, Dataset]:
@@ -41,7 +44,7 @@ def read_array(path: Path) -> dict[Split, Dataset]:
     if {"data", "indices", "indptr", "shape"} <= arrays.keys():
         rows = _dense(arrays, path)
     else:
-        named = [key for key in arrays if key.lower() in ("x", "images", "data")]
+        named = [key for key in arrays if key.lower() in ("x", "images", "imgs", "data")]
         found = named or [k for k, a in arrays.items() if a.ndim > 1 and a.dtype.kind in "biuf"]
         found = found or list(arrays)
         if len(found) != 1:
@@ -59,7 +62,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         try:
             loaded = np.load(file, allow_pickle=False)
-            return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            return {key: loaded[key] for key in loaded.files if not _is_objects(loaded, key)}
         except Exception as error:  # damage surfaces as errors of zip, zlib, tokenize and more
             what = "is truncated or not a NumPy file"
             if "Object arrays" in str(error):
@@ -67,6 +72,18 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path} {what} ({error}); save it again with numpy.save or numpy.savez"
             ) from error
+
+
+def _is_objects(archive: Any, key: str) -> bool:
+    """Whether an array of an archive holds Python objects, such as its description."""
+    with archive.zip.open(f"{key}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        return read(member)[2].hasobject
 
 
 def _dataset(
@@ -99,6 +116,12 @@ def _dense(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
     if form not in ("csr", "csc"):
         raise ValueError(f"{path} is a sparse matrix in form {form!r}; save it as csr or csc")
     triple = (arrays["data"], arrays["indices"], arrays["indptr"])
+    rows, columns = (int(size) for size in arrays["shape"])
+    if rows * columns > _MOST_ENTRIES:
+        raise ValueError(
+            f"{path} is a sparse matrix of {rows} x {columns} entries, too many to be held dense; "
+            "leave columns out, or save it in parts"
+        )
     try:
         matrix = getattr(sparse, f"{form}_matrix")(triple, shape=tuple(arrays["shape"]))
         matrix.check_format(full_check=True)

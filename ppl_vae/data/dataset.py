@@ -96,9 +96,15 @@ def resized(data: Dataset, image_size: int | None) -> Dataset:
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """Colour images as ``(row, 3, H, W)`` and gray ones as ``(row, H, W)``; all else as it is."""
-    if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
-        x = x.permute(0, 3, 1, 2)  # (row, H, W, C) -> (row, C, H, W)
+    """Color images as ``(row, C, H, W)`` and gray ones as ``(row, H, W)``; all else as it is.
+
+    The channels of an array are last where that dimension is by far the smallest.
+    """
+    if x.ndim == 4:
+        height, width, last = x.shape[1:]
+        smaller = last < min(height, width) and (height == width or last <= 4)
+        if smaller and x.shape[1] not in (1, 3):
+            x = x.permute(0, 3, 1, 2)  # (row, H, W, C) -> (row, C, H, W)
     return x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
 
 

@@ -6,6 +6,7 @@ __all__ = ["IMAGE_SETS", "has_own_split", "read_digits", "read_folder", "read_to
 
 import inspect
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,42 @@ def _parameters(kind: type) -> set[str]:
     return {name for base in kind.__mro__ for name in inspect.signature(base).parameters}
 
 
+def read_folders(folder: Path, image_size: int | None) -> dict[Split, Dataset]:
+    """Read the images of a folder; its subfolders train/ and test/ or val/, if any, are splits.
+
+    Raises
+    ------
+    ValueError
+        If there is one of them without the other, or images of two shapes.
+    """
+    splits = {"train": "train", "test": "test", "val": "test", "valid": "test"}
+    found = {
+        splits[child.name.lower()]: child
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and child.name.lower() in splits
+    }
+    if not found:
+        return {None: read_folder(folder, image_size)}
+    others = [c.name for c in folder.iterdir() if c.is_dir() and c.name.lower() not in splits]
+    if len(found) < 2 or others:
+        raise ValueError(
+            f"the folder {folder} holds {', '.join(c.name for c in found.values())}, which look "
+            f"like splits, {'beside ' + ', '.join(others) if others else 'but no other split'}; "
+            "give train and test, or the folder of one of them"
+        )
+    parts: dict[Split, Dataset] = {}
+    for split, child in found.items():
+        name: Split = "train" if split == "train" else "test"
+        parts[name] = replace(read_folder(child, image_size), name=folder.resolve().name)
+    shapes = {tuple(part.x.shape[1:]) for part in parts.values()}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the folder {folder} has images of {' and '.join(map(str, shapes))} in its splits; "
+            "pass image_size= to make them equal"
+        )
+    return parts
+
+
 def read_folder(folder: Path, image_size: int | None) -> Dataset:
     """Read every image in a folder; its subfolders, if there are any, are the labels."""
     files = sorted(
@@ -134,7 +171,7 @@ def _open_images(files: list[Path]) -> Iterator[tuple[str, Any]]:
         try:
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path} is not a readable image ({error}); remove it") from error
         yield str(path), upright
 

@@ -15,7 +15,7 @@ import torch
 
 from .arrays import ARRAYS, read_array
 from .dataset import Dataset, Split, resized
-from .images import IMAGE_SETS, has_own_split, read_digits, read_folder, read_torchvision
+from .images import IMAGE_SETS, has_own_split, read_digits, read_folders, read_torchvision
 from .tables import TABLES, Column, read_table
 
 
@@ -28,6 +28,8 @@ def load_data(
     seed: int = 0,
     label: Column | None = None,
     drop: Column | Sequence[Column] = (),
+    header: bool | None = None,
+    missing: str | Sequence[str] = (),
     image_size: int | None = None,
 ) -> Dataset:
     """Read one split of a named data set, a file or a folder of images.
@@ -60,6 +62,11 @@ def load_data(
         every cell is one, else strings, with ``"NA"`` where missing.
     drop
         Column or columns of a table to leave out.
+    header
+        Whether the first line of a table names its columns; None looks. It has to be said where a
+        first line of numbers, such as wavelengths, could be either.
+    missing
+        What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
     image_size
         Resize the shorter side to this, then crop the centre: every event becomes a square.
 
@@ -83,7 +90,16 @@ def load_data(
     Dataset('digits', x=(359, 8, 8) torch.float32, labels=10 distinct)
     """
     (part,) = _read_splits(
-        name_or_path, (split,), root, test_fraction, seed, label, drop, image_size
+        name_or_path,
+        (split,),
+        root,
+        test_fraction,
+        seed,
+        label,
+        drop,
+        image_size,
+        header,
+        missing,
     )
     return part
 
@@ -96,6 +112,8 @@ def load_splits(
     seed: int = 0,
     label: Column | None = None,
     drop: Column | Sequence[Column] = (),
+    header: bool | None = None,
+    missing: str | Sequence[str] = (),
     image_size: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read the train and test rows, going through the source once.
@@ -113,7 +131,16 @@ def load_splits(
     (1617, 180)
     """
     train, test = _read_splits(
-        name_or_path, ("train", "test"), root, test_fraction, seed, label, drop, image_size
+        name_or_path,
+        ("train", "test"),
+        root,
+        test_fraction,
+        seed,
+        label,
+        drop,
+        image_size,
+        header,
+        missing,
     )
     return train, test
 
@@ -127,6 +154,8 @@ def _read_splits(
     label: Column | None,
     drop: Column | Sequence[Column],
     image_size: int | None,
+    header: bool | None,
+    missing: str | Sequence[str],
 ) -> tuple[Dataset, ...]:
     for split in splits:
         if split not in ("train", "test", None):
@@ -141,7 +170,8 @@ def _read_splits(
     source = _resolve(name_or_path)
     parts: dict[Split, Dataset]
     if isinstance(source, Path) and source.is_file() and source.suffix.lower() in TABLES:
-        parts = {None: read_table(source, label, dropped)}
+        markers = [missing] if isinstance(missing, str) else list(missing)
+        parts = {None: read_table(source, label, dropped, header=header, missing=markers)}
     elif label is not None or dropped:
         raise ValueError(
             f"label={label!r} and drop={dropped!r} choose columns of a table "
@@ -154,7 +184,7 @@ def _read_splits(
         wanted = own if has_own_split(source) else (None,)
         parts = {s: read_torchvision(source, place, s, image_size) for s in wanted}
     elif isinstance(source, Path) and source.is_dir():
-        parts = {None: read_folder(source, image_size)}
+        parts = read_folders(source, image_size)
     elif isinstance(source, Path):
         parts = read_array(source)
     else:

@@ -7,8 +7,8 @@ __all__ = ["TABLES", "Column", "read_table"]
 import csv
 import io
 import re
-from collections.abc import Iterator
-from itertools import islice
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,59 +16,59 @@ import numpy as np
 import torch
 
 from .dataset import Dataset, abbreviated, checked
+from .lines import MISSING, Lines, read_lines
 
 Column = str | int
 
 
 TABLES = (".csv", ".tsv", ".txt", ".data")
-_MISSING = frozenset({"", "na", "n/a", "<na>", "nan", "null", "none", "?", "."})
-_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+_DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*,\d+(e[-+]?\d+)?", re.IGNORECASE)
 
 
-def read_table(path: Path, label: Column | None, drop: list[Column]) -> Dataset:
+def read_table(
+    path: Path,
+    label: Column | None,
+    drop: list[Column],
+    *,
+    header: bool | None = None,
+    missing: Sequence[str] = (),
+) -> Dataset:
     """Read the columns of a table, but for those in ``drop`` and the one of the labels.
 
     Raises
     ------
     ValueError
-        The table is ragged, empty or not in UTF-8, a column holds text or no value at all, or
-        ``label`` or ``drop`` is no column.
+        The table is ragged, empty or in an unknown encoding, a column holds text or no value at
+        all, or ``label`` or ``drop`` is no column.
     """
     import pandas as pd
 
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        separator = _sniff(text)
-        layout = list(_layout(text, separator, path))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a table in UTF-8 ({error})") from error
-    first = [cell.strip() for cell in layout[0][1]] if layout else []
-    names = [str(i) for i in range(len(first))]
-    blank = bool(first) and not first[0]
-    header = len(set(first)) == len(first) and all(map(_is_text, first[blank:])) and any(first)
-    header = header or (len(first) > 2 + blank and first[blank:] == names[: len(first) - blank])
-    if header:
-        names = first
-    lines = [line for line, _ in layout[header:]]
-    if not lines:
-        raise ValueError(f"{path} has no rows")
+    table = read_lines(path, header)
+    names, header, lines = table.names, table.header, table.numbers
+    markers = [*sorted(MISSING), *map(str, missing)]
     try:
         frame = pd.read_csv(
-            io.StringIO(text),
-            sep=separator or r"\s+",
-            header=0 if header else None,
-            names=names,
+            io.StringIO(table.text),
+            sep=table.separator or r"\s+",
+            header=None,
+            skiprows=_first_row(table),
+            names=range(table.width),
             index_col=False,
-            na_values=sorted(_MISSING),
+            na_values=markers,
             skipinitialspace=True,
+            skip_blank_lines=table.width > 1,
             low_memory=False,
-        )
-    except pd.errors.ParserError as error:
+        ).iloc[:, : len(names)]
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(
             f"{path} cannot be read as a table ({error}); look for a stray quote"
         ) from error
+    if table.width == 1:  # blank lines at the end are no rows
+        frame = frame.iloc[: len(lines)]
+    blank = table.index
     removed = {_column(name, names, "drop", path) for name in drop}
-    if header and blank:
+    if blank:
         removed.add(0)
     labels = None
     if label is not None:
@@ -80,11 +80,13 @@ def read_table(path: Path, label: Column | None, drop: list[Column]) -> Dataset:
     kept = [i for i in range(len(names)) if i not in removed]
     if not kept:
         raise ValueError(f"{path} has no columns left after label= and drop=")
-    values = np.empty((len(frame), len(kept)), np.float32)
+    values = np.empty((len(frame), len(kept)), np.float64)
     texts: dict[str, str] = {}
     commas: dict[str, str] = {}
     for place, i in enumerate(kept):
-        numbers, wrong = _numbers(frame.iloc[:, i])
+        numbers, wrong = _numbers(frame.iloc[:, i], markers)
+        if wrong.any():
+            numbers, wrong = _with_commas(frame.iloc[:, i], table.separator, markers)
         if wrong.any():
             row = int(wrong.argmax())
             cells = frame.iloc[wrong, i].astype(str).str.strip()
@@ -96,7 +98,7 @@ def read_table(path: Path, label: Column | None, drop: list[Column]) -> Dataset:
     if commas:
         raise ValueError(
             f"{path} has decimal commas in columns {abbreviated(list(commas))}: "
-            f"{next(iter(commas.values()))}; decimal commas are not read, write decimal points"
+            f"{next(iter(commas.values()))}; they could mark thousands too: write decimal points"
         )
     if texts:
         hint = " (a header needs distinct names, none of them a number)" if not header else ""
@@ -106,56 +108,19 @@ def read_table(path: Path, label: Column | None, drop: list[Column]) -> Dataset:
             "keep one as labels with label= (--label), leave others out with drop=[...] (--drop)"
         )
     features = tuple(names[i] for i in kept)
-    x = torch.from_numpy(values)
+    x = torch.from_numpy(_in_single_precision(values, features, path))
     return checked(Dataset(path.stem, x, labels, features, str(path)), lines)
 
 
-def _layout(text: str, separator: str | None, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers, and the cells of the first line."""
-    first = None
-    for line, cells in _rows(text, separator):
-        first = first or cells
-        if len(cells) != len(first):
-            raise ValueError(
-                f"{path} is ragged: line {line} has {len(cells)} cells, the first has {len(first)} "
-                f"(separated by {separator or 'space'!r})"
-            )
-        yield line, cells if cells is first else []
-
-
-def _rows(text: str, separator: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Line number, counted from one, and cells of every line that is not blank."""
-    if separator is None:
-        yield from ((i, line.split()) for i, line in enumerate(text.split("\n"), 1) if line.strip())
-        return
-    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+def _first_row(table: Lines) -> int:
+    """How many lines of the text come before the first row."""
+    if not table.header:
+        return 0
+    reader = csv.reader(io.StringIO(table.text), delimiter=table.separator or " ")
     for cells in reader:
-        if len(cells) > 1 or (cells and cells[0].strip()):
-            yield reader.line_num, cells
-
-
-def _sniff(text: str) -> str | None:
-    """The separator of a table; None is whitespace."""
-    # The comma last: it is also a decimal mark, and stands in text.
-    candidates = ("\t", ";", "|", ",", None)
-    widths = {s: [len(cells) for _, cells in islice(_rows(text, s), 100)] for s in candidates}
-    for separator, found in widths.items():
-        if len(set(found)) == 1 and found[0] > 1:
-            return separator
-    # Ragged, if most lines have it; else a single column, which the comma reads.
-    split = {s: sum(width > 1 for width in found) for s, found in widths.items()}
-    best = max((",", "\t", ";", "|", None), key=lambda s: split[s])
-    return best if 2 * split[best] > len(widths[best]) else ","
-
-
-def _is_text(cell: str) -> bool:
-    if cell.lower() in _MISSING:
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return True
-    return False
+        if any(cell.strip() for cell in cells):
+            break
+    return reader.line_num
 
 
 def _column(which: Column, names: list[str], argument: str, path: Path) -> int:
@@ -166,20 +131,64 @@ def _column(which: Column, names: list[str], argument: str, path: Path) -> int:
     raise ValueError(f"{argument}={which!r} is no column of {path}, which has {abbreviated(names)}")
 
 
-def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
+def _numbers(column: Any, markers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of a column with NaN for missing, and where there is text instead."""
     import pandas as pd
 
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), bool)
     cells = column.astype(object).map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
-    missing = cells.isna() | cells.map(lambda cell: str(cell).lower() in _MISSING)
-    numbers = pd.to_numeric(cells.where(~missing, None), errors="coerce").astype(np.float64)
-    return numbers.to_numpy(), (numbers.isna() & ~missing).to_numpy()
+    gone = cells.isna() | cells.map(lambda cell: str(cell).lower() in {m.lower() for m in markers})
+    numbers = pd.to_numeric(cells.where(~gone, None), errors="coerce").astype(np.float64)
+    return numbers.to_numpy(), (numbers.isna() & ~gone).to_numpy()
+
+
+def _with_commas(
+    column: Any, separator: str | None, markers: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, with commas read as marks of thousands, or as decimal marks, where it is clear.
+
+    Groups of three digits are thousands where the separator is a comma, since a cell with one is
+    then quoted on purpose. Where the separator is another, commas are decimal marks unless every
+    one stands before just three digits, when either could be meant.
+    """
+    numbers, wrong = _numbers(column, markers)
+    cells = column[wrong].astype(str).str.strip()
+    if cells.str.fullmatch(_THOUSANDS).all():
+        if separator != ",":
+            return numbers, wrong
+        return _numbers(column.astype(str).str.replace(",", ""), [*markers, "nan"])
+    if separator != "," and cells.str.fullmatch(_DECIMAL_COMMA).all():
+        plain = column.astype(str).str.replace(".", "", regex=False).str.replace(",", ".")
+        if not column[~wrong].astype(str).str.contains(".", regex=False).any():
+            return _numbers(plain, [*markers, "nan"])
+    return numbers, wrong
+
+
+def _in_single_precision(values: np.ndarray, names: Sequence[str], path: Path) -> np.ndarray:
+    """Single precision, unless that would merge values of a column that are different."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    merged = []
+    for i, name in enumerate(names):
+        present = values[~np.isnan(values[:, i]), i]
+        far = np.ptp(present) < 1e-4 * np.abs(present).max() if len(present) else False
+        if far and len(np.unique(present)) > len(np.unique(present.astype(np.float32))):
+            merged.append(name)
+    if not merged:
+        return single
+    warnings.warn(
+        f"{path} has columns so far from zero for their spread that single precision merges their "
+        f"values: {abbreviated(merged)}; subtract a constant from them (as a time in seconds since "
+        "the first), or the model will not see their differences",
+        UserWarning,
+        stacklevel=4,
+    )
+    return values
 
 
 def _labels(column: Any) -> np.ndarray:
-    numbers, wrong = _numbers(column)
+    numbers, wrong = _numbers(column, sorted(MISSING))
     if not wrong.any() and np.isfinite(numbers).all() and (numbers == np.round(numbers)).all():
         return numbers.astype(np.int64)
     missing = column.isna()

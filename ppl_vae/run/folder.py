@@ -119,6 +119,11 @@ class Run:
         """
         settings = self.settings
         data = matched(data, settings.get("features"))
+        if data.x.is_floating_point() and data.x.isnan().any() and not settings["vae"]["missing"]:
+            raise ValueError(
+                f"{data.source} has missing entries, and the run was fitted to rows that have "
+                "none; fill them in, or fit again to rows some of which have some"
+            )
         return rows_once(data, settings["binarize"], settings["fit"]["seed"])
 
 

@@ -1,0 +1,241 @@
+"""The lines of a table in a text file: its encoding, separator, comments and header."""
+
+from __future__ import annotations
+
+__all__ = ["MISSING", "Lines", "is_number", "read_lines"]
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+MISSING = frozenset({"", "na", "n/a", "<na>", "nan", "null", "none", "?", "."})
+# By the marks that programs write at the start; UTF-32's begins with UTF-16's, so it comes first.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass
+class Lines:
+    """A table as text.
+
+    Attributes
+    ----------
+    text
+        Without comments.
+    separator
+        None is whitespace.
+    header
+        Whether the first line names the columns.
+    names
+        Of the columns; their numbers where there is no header.
+    index
+        Whether the first column is the name of a row, which its header leaves out or blank.
+    numbers
+        Of each row, its line in the file.
+    width
+        Cells that a row has in the file, of which trailing empty ones may be no columns.
+    """
+
+    text: str
+    separator: str | None
+    header: bool
+    names: list[str]
+    index: bool
+    numbers: list[int]
+    width: int
+
+
+def read_lines(path: Path, header: bool | None) -> Lines:
+    """Read the text of a table and find out how it is laid out.
+
+    Raises
+    ------
+    ValueError
+        If it is ragged or empty, in an unknown encoding, or its first line could be a header of
+        numbers as well as a row.
+    """
+    text, separator, skipped = _without_comments(_decoded(path))
+    with _any_width():
+        try:
+            separator = _sniff(text) if separator is None else separator
+            rows = [(skipped[line - 1], cells) for line, cells in _rows(text, separator)]
+        except csv.Error as error:
+            raise ValueError(f"{path} cannot be read as a table ({error})") from error
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    first = [cell.strip() for cell in rows[0][1]]
+    widths = {len(cells) for _, cells in rows[1:]} or {len(first)}
+    width = max(widths)
+    # R leaves the name of the column of row names out; some programs end lines with a separator.
+    unnamed = len(widths) == 1 and len(first) == width - 1 and header is not False
+    trailing = len(first) == width + 1 and not first[-1] and len(widths) == 1
+    if not (unnamed or trailing):
+        for line, cells in rows:
+            if len(cells) != len(first):
+                raise ValueError(
+                    f"{path} is ragged: line {line} has {len(cells)} cells, the first has "
+                    f"{len(first)} (separated by {separator or 'space'!r})"
+                )
+    if trailing:
+        first = first[:-1]
+    found = _has_header(first, rows[1:], path, header)
+    if unnamed and not found:
+        raise ValueError(
+            f"{path} is ragged: line {rows[1][0]} has {width} cells, the first has {len(first)} "
+            f"(separated by {separator or 'space'!r})"
+        )
+    names = first if found else [str(i) for i in range(len(first))]
+    if unnamed:
+        names = ["", *names]
+    if width > 1 and found and not names[-1] and not any(c[-1].strip() for _, c in rows[1:]):
+        names = names[:-1]  # every line ends with a separator
+    if len(rows) == found:
+        raise ValueError(f"{path} has no rows")
+    return Lines(
+        text=text,
+        separator=separator,
+        header=found,
+        names=names,
+        index=found and not names[0],
+        numbers=[line for line, _ in rows[found:]],
+        width=max(width, len(rows[0][1])),
+    )
+
+
+def _decoded(path: Path) -> str:
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
+    try:
+        return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not a table in UTF-8 ({error}); save it in UTF-8, which Excel calls "
+            "'CSV UTF-8'"
+        ) from error
+
+
+def _without_comments(text: str) -> tuple[str, str | None, list[int]]:
+    """Text less its comments, a separator that it states, and the file's line of each line.
+
+    A comment begins with #. One before the first row that has as many cells as that is a header.
+    """
+    separator = None
+    kept: list[str] = []
+    numbers: list[int] = []
+    comment: tuple[int, str] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        if number == 1 and line.strip().lower().startswith("sep=") and len(line.strip()) == 5:
+            separator = line.strip()[4]
+        elif line.startswith("#"):
+            comment = (number, line.lstrip("#").strip()) if not kept else comment
+        else:
+            if not kept and comment and line.strip() and _alike(comment[1], line):
+                kept.append(comment[1])
+                numbers.append(comment[0])
+            kept.append(line)
+            numbers.append(number)
+    return "\n".join(kept), separator, numbers
+
+
+def _alike(header: str, row: str) -> bool:
+    """Whether a comment has as many cells as the row below it, more than one."""
+    return any(
+        header.count(mark) == row.count(mark) > 0 for mark in ("\t", ";", "|", ",")
+    ) and not any(is_number(cell) for cell in header.replace(";", ",").split(","))
+
+
+@contextmanager
+def _any_width() -> Iterator[None]:
+    """Lift csv's limit of a cell, which whole lines are while their separator is sought."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _rows(text: str, separator: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Line number, counted from one, and cells of every line that is not blank."""
+    if separator is None:
+        yield from ((i, line.split()) for i, line in enumerate(text.split("\n"), 1) if line.strip())
+        return
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    for cells in reader:
+        # An empty cell in quotes is a missing entry of a single column, and no blank line.
+        if len(cells) > 1 or (cells and (cells[0].strip() or _quoted(text, reader.line_num))):
+            yield reader.line_num, cells
+
+
+def _quoted(text: str, line: int) -> bool:
+    return '"' in text.split("\n", line)[line - 1]
+
+
+def _sniff(text: str) -> str | None:
+    """The separator of a table; None is whitespace."""
+    # The comma last: it is also a decimal mark, and stands in text.
+    candidates = ("\t", ";", "|", ",", None)
+    widths = {s: [len(cells) for _, cells in islice(_rows(text, s), 100)] for s in candidates}
+    for separator, found in widths.items():
+        # The header of row names may be left out, and end with a separator.
+        alike = found and len(set(found[1:] or found)) == 1 and abs(found[0] - found[-1]) <= 1
+        if alike and found[-1] > 1:
+            return separator
+    # Ragged, if most lines have it; else a single column, which the comma reads.
+    split = {s: sum(width > 1 for width in found) for s, found in widths.items()}
+    best = max((",", "\t", ";", "|", None), key=lambda s: split[s])
+    return best if 2 * split[best] > len(widths[best]) else ","
+
+
+def _has_header(
+    first: list[str], rows: list[tuple[int, list[str]]], path: Path, asked: bool | None
+) -> bool:
+    if asked is not None:
+        return asked
+    named = first[1:] if first and not first[0] else first
+    numbers = [str(i) for i in range(len(first))]
+    if len(named) > 2 - bool(named is not first) and named == numbers[: len(named)]:
+        return True
+    if len(set(first)) != len(first) or not any(first):
+        return False
+    text = [not is_number(cell) for cell in named]
+    if all(text):
+        # One column may be called Na or None; a line of missing cells names nothing.
+        return any(cell.lower() not in MISSING for cell in named)
+    if _could_name([cell for cell in named if is_number(cell)], first, rows):
+        raise ValueError(
+            f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
+            "columns by numbers or be a row; say which with header=True or False (--header, "
+            "--no-header)"
+        )
+    return False
+
+
+def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether numbers of a first line could be wavelengths or years: they rise, and are others."""
+    values = [float(cell) for cell in cells]
+    if len(values) < 3 or any(b <= a for a, b in pairwise(values)):
+        return False
+    apart = 0
+    for cell, value in zip(cells, values, strict=True):
+        column = first.index(cell)
+        found = [row[column] for _, row in rows[:1000] if column < len(row)]
+        below = [float(other) for other in found if is_number(other)]
+        apart += bool(below) and not min(below) <= value <= max(below)
+    return apart > 0.9 * len(values)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number, or a missing one that is written as no word."""
+    try:
+        return float(cell) == float(cell)  # "nan" may be the name of a column
+    except ValueError:
+        return False
