@@ -128,7 +128,8 @@ def refine(
         false where the encoder was not improved on and its output is kept, and ``elbo_before``,
         ``elbo_after``, ``pareto_k_before``, ``pareto_k_after`` (row), each pair from the same
         noise, other than what chose the rows; with ``"nuts"``, ``r_hat``, ``ess_bulk`` and
-        ``ess_tail`` (row, latent).
+        ``ess_tail`` (row, latent). ``attrs``: ``family``, what the local normal is of, and with
+        ``"nuts"`` ``starts``, where chains started, both in words.
 
     Raises
     ------
