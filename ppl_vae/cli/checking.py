@@ -153,6 +153,7 @@ def diagnose(
         finished.vae(),
         finished.rows(finished.splits()[1]),
         num_samples=draws,
+        baseline=_independent(run),
         seed=seed,
         progress=not (quiet or as_json),
     )
@@ -216,3 +217,12 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
     path = write_report(Run(run).folder)
     if not quiet:
         typer.echo(f"Written to {path}")
+
+
+def _independent(run: Path) -> float | None:
+    """What independent entries reach on the test rows, nats per row, if the run says so."""
+    try:
+        metrics = json.loads((run / "metrics.json").read_text())
+        return float(metrics["test"]["independent"]["nats_per_row"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -237,7 +237,7 @@ def diagnose(
     tolerance: float = 0.1,
     num_simulations: int = 1000,
     gap_rows: int = 50,
-    refined_rows: int = 200,
+    refined_rows: int = 100,
     annealed_rows: int = 50,
     baseline: float | None = None,
     seed: int = 0,
@@ -259,7 +259,7 @@ def diagnose(
     covariates
         Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
-        Draws for each row to be judged by; as many others estimate its log p(x).
+        Draws for each row to be judged by; others, up to 2000, estimate its log p(x).
     max_samples
         Draws, at most, for a row that these leave open.
     tolerance

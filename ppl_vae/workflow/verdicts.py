@@ -32,7 +32,9 @@ VERDICTS = {
 # How many times as many draws a row that is still open gets next.
 _MORE = 4
 # Entries of data that open rows may cost together, beyond the first draws of all.
-_BUDGET = 3 * 10**9
+_BUDGET = 10**9
+# Draws that log p(x) of rows that needed many is estimated with, at most.
+_ESTIMATED = 2000
 # Draws that refined rows are judged by, at least.
 _REFINED = 2000
 # Of refined rows, by what they are called in the judgement of their draws.
@@ -59,7 +61,7 @@ def verdicts(
     num_samples: int = 500,
     max_samples: int = 8000,
     tolerance: float = 0.1,
-    refined_rows: int = 200,
+    refined_rows: int = 100,
     annealed_rows: int = 50,
     seed: int = 0,
     progress: bool = True,
@@ -95,9 +97,9 @@ def verdicts(
     -------
     xarray.Dataset
         Over ``row``: ``verdict``, a key of ``VERDICTS``, and ``reason``; all that
-        :func:`~ppl_vae.workflow.judgement.judge` returns, of ``num_draws`` draws. Of as many
-        others ``log_evidence``, ``standard_error``, ``log_evidence_low``, ``log_evidence_high``
-        and ``elbo``, nats. ``missed_mass``, ``annealed_log_evidence`` and
+        :func:`~ppl_vae.workflow.judgement.judge` returns, of ``num_draws`` draws. Of
+        others, up to 2000, ``log_evidence``, ``standard_error``, ``log_evidence_low``,
+        ``log_evidence_high`` and ``elbo``, nats. ``missed_mass``, ``annealed_log_evidence`` and
         ``annealed_standard_error``, nats, are NaN in rows that were not asked; ``contradicted``
         says in which annealing found more. ``tried``, whether a row was refined, and of these
         ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats,
@@ -207,10 +209,11 @@ def _estimated(
     seed: int,
     options: dict[str, Any],
 ) -> dict[str, np.ndarray]:
-    """log p(x) from draws apart from those that judged: of reweighted rows, from as many."""
+    """log p(x) from draws apart from those that judged: of reweighted rows, from more."""
     usable = (found["weights_usable"] == 1) | (found["raw_close"] == 1)
     raw = found["raw_close"] == 1
-    needed = np.where(usable & ~raw, found["num_draws"], num_samples)
+    most = max(num_samples, _ESTIMATED)
+    needed = np.where(usable & ~raw, np.minimum(found["num_draws"], most), num_samples)
     arrays: dict[str, np.ndarray] = {}
     for size in np.unique(needed):
         for can in (False, True):

@@ -17,6 +17,8 @@ from .khat import generalized_pareto, khat, largest_weights, reliable_khat
 if TYPE_CHECKING:
     import xarray as xr
 
+# Roundings of a log-density, a sum of many terms, that intervals allow for.
+_ROUNDINGS = 16.0
 _NORMAL = 1.959964  # leaves 2.5 % on each side
 # Below so many weights there is no tail to fit a distribution to.
 _FEW = 30
@@ -75,7 +77,10 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
         if size < _FEW
         else khat(log_weight)
     )
-    log_weight = log_weight.double()
+    # What rounding may have done to them, which matters where all weights are equal.
+    largest = log_weight.nan_to_num(neginf=0.0).abs().amax(0)
+    rounding = _ROUNDINGS * torch.finfo(log_weight.dtype).eps * (1 + largest)
+    log_weight, rounding = log_weight.double(), rounding.double()
     total = log_weight.logsumexp(0)
     share = (log_weight - total).exp()  # (draw, row), sums to one over draws
     # Var(mean weight) / (mean weight)^2, with the shares' mean being 1 / size.
@@ -95,6 +100,7 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
             for end in _smoothed((log_weight - estimate).T.cpu().numpy(), error.cpu().numpy())
         )
         usable = k <= reliable_khat(size) if usable is None else usable.to(k.device)
+    low, high = low - rounding, high + rounding
     if usable is not None:
         bound = elbo - _NORMAL * log_weight.std(0) / size**0.5
         bound = torch.fmax(bound, estimate - math.log(40.0))
