@@ -7,6 +7,7 @@ __all__ = ["VAE"]
 import inspect
 import json
 import os
+from typing import cast
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -97,9 +98,9 @@ class VAE(AmortizedModel):
         return vae
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
+    def event_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The shape of a row of data."""
-        return self.decoder.event_shape
+        return cast(tuple[int, ...], self.decoder.event_shape)
 
     @property
     def center(self) -> Tensor:
@@ -112,7 +113,7 @@ class VAE(AmortizedModel):
         return getattr(self.decoder, "spread", super().spread)
 
     @property
-    def latent_names(self) -> tuple[str, ...]:
+    def latent_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """``("z[0]", "z[1]", ...)``."""
         size = getattr(self.prior, "latent_dim", None)
         if size is None:
@@ -120,7 +121,7 @@ class VAE(AmortizedModel):
         return tuple(f"z[{i}]" for i in range(size))
 
     @property
-    def missing(self) -> bool:
+    def missing(self) -> bool:  # type: ignore[override]
         """Whether rows may have missing entries."""
         return getattr(self.encoder, "missing", False)
 

@@ -130,7 +130,8 @@ class Loop:
             # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
             with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
                 few = rows.take(order[: max(2, self.least)], self.vae.like).inputs
-                self.objective.loss(self.vae.model, self.vae.guide, *few)
+                objective: Any = self.objective
+                objective.loss(self.vae.model, self.vae.guide, *few)
         total, unread = 0.0, []
         batches = list(order.split(batch_size))
         if len(batches) > 1 and len(batches[-1]) < self.least:

@@ -18,7 +18,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import plate, poutine
@@ -184,16 +184,20 @@ class RowObjective(ELBO, abc.ABC):
         factor = num_rows / frame.size
 
         def log_prob(site: Any) -> Tensor:
-            value = site["log_prob"] / factor if factor != 1 else site["log_prob"]
+            value: Tensor = site["log_prob"] / factor if factor != 1 else site["log_prob"]
             return value.expand(self.num_particles, frame.size)
 
         observed = [log_prob(site) for site in sites.values() if site["is_observed"]]
-        zero = torch.zeros(self.num_particles, frame.size)
+        if not (observed and latents):
+            raise ValueError(
+                f"the model has {len(observed)} observed and {len(latents)} latent sites; an "
+                "objective by row needs both: pass rows to model and guide"
+            )
         terms = Terms(
-            log_likelihood=sum_of(observed) if observed else zero,
+            log_likelihood=sum_of(observed),
             log_prior={name: log_prob(sites[name]) for name in latents},
             log_q={name: log_prob(guided.nodes[name]) for name in latents},
-            z={name: guided.nodes[name]["value"] for name in latents},
+            z={name: cast(Tensor, guided.nodes[name]["value"]) for name in latents},
             p={name: sites[name]["fn"] for name in latents},
             q={name: guided.nodes[name]["fn"] for name in latents},
         )

@@ -37,8 +37,8 @@ _ENTRIES = 2**22
 
 
 def from_pyro_svi(
-    model: Callable,
-    guide: Callable,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
     *,
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
@@ -382,7 +382,7 @@ def _dataset(
 
 
 @contextmanager
-def _evaluation(*programs: Callable) -> Iterator[None]:
+def _evaluation(*programs: Callable[..., Any]) -> Iterator[None]:
     """Evaluation mode, of programs that are modules or methods of modules."""
     owners = [getattr(program, "__self__", program) for program in programs]
     modules = [m for owner in owners if isinstance(owner, nn.Module) for m in owner.modules()]

@@ -37,7 +37,7 @@ class _Given(Messenger):
         self.values = values
         self.resample = resample
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: Message[Any, Any]) -> None:
         if site_is_subsample(msg) or is_deterministic(msg):
             return
         value = self.values.get(str(msg["name"]))

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 # How much closer together temperatures are at the ends than in the middle: 4 is that of Wu et al.
 # (2017), who start from the prior; from an encoder, 2 left log-weights a fifth less spread.
 _STEEPNESS = {"encoder": 2.0, "prior": 4.0}
-_PILOT_CHAINS = 4
-_PILOT_WARMUP = 10
-_ACCEPTANCE = 0.65
+_PILOT_CHAINS, _PILOT_WARMUP, _ACCEPTANCE = 4, 10, 0.65
 
 
 @renamed(context="covariates")
@@ -152,8 +150,7 @@ def sandwich(
 
     .. math:: \operatorname{E}[\text{lower}] \le \log p(x) \le \operatorname{E}[\text{upper}]
 
-    and the gap bounds the error of both. What it says of simulated rows holds for data in so far
-    as they are alike.
+    and the gap bounds the error of both, for data in so far as these are like simulated rows.
 
     Parameters
     ----------

@@ -214,7 +214,8 @@ def nuts(
     made = {"z": z.cpu().numpy(), "log_p": log_p.cpu().numpy(), "diverging": diverging}
     chains = xr.Dataset({"z": (("chain", "draw", "row", "latent"), made["z"])})
     arrays = {name: np.moveaxis(array, 2, 0) for name, array in made.items()}
-    arrays["r_hat"] = arviz_stats.rhat(chains).z.values
+    arrays["r_hat"] = arviz_stats.rhat(chains).z.values  # type: ignore[attr-defined]
     for kind in ("bulk", "tail"):
-        arrays[f"ess_{kind}"] = arviz_stats.ess(chains, method=kind).z.values
+        ess = arviz_stats.ess(chains, method=kind)  # type: ignore[attr-defined]
+        arrays[f"ess_{kind}"] = ess.z.values
     return arrays, STARTS[apart]

@@ -253,8 +253,8 @@ def _refined(
 ) -> dict[str, np.ndarray]:
     """Judge the draws of rows after local SVI."""
     tree = refine(vae, data, rows=rows, num_samples=num_samples, seed=_seed(seed, 200), **options)
-    log_weight = tree["sample_stats"]["log_weight"].values[0]  # (draw, row)
-    z = tree["posterior"]["z"].values[0]  # (draw, row, latent)
+    log_weight = np.asarray(tree["sample_stats"]["log_weight"])[0]  # (draw, row)
+    z = np.asarray(tree["posterior"]["z"])[0]  # (draw, row, latent)
     parts = []
     for start in range(0, len(rows), 16):
         some = slice(start, start + 16)

@@ -48,7 +48,7 @@ class CategoricalDecoder(Decoder):
         if not (isinstance(levels, int) and levels > 1):
             raise ValueError(f"levels is {levels!r}; pass the number of categories, at least 2")
         self.outputs = levels
-        self.support = constraints.integer_interval(0, levels - 1)  # type: ignore[misc]
+        self.support = constraints.integer_interval(0, levels - 1)  # type: ignore[misc,assignment]
         self.accepts = f"categories from 0 to {levels - 1}"  # type: ignore[misc]
 
     @classmethod

@@ -76,7 +76,8 @@ class VampPrior(Prior):
         self.pseudo_inputs = nn.Parameter(noise)  # (component, *event)
 
     def forward(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
-        inputs, x = self.encoder.inputs, self.pseudo_inputs
+        inputs = self.encoder.inputs
+        x: Tensor = self.pseudo_inputs
         if inputs.standardizes:
             x = inputs.center + inputs.spread * x
         posteriors = self.encoder(x)
