@@ -177,7 +177,10 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     def options(self, name: str) -> dict[str, Any]:
         """The options of a part, with their defaults; ``inspect.Parameter.empty`` has none."""
         parameters = inspect.signature(self[name]).parameters.values()
-        return {p.name: p.default for p in parameters if p.name not in self.given}
+        rest = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        return {
+            p.name: p.default for p in parameters if p.name not in self.given and p.kind not in rest
+        }
 
     def check(self, choice: str | Choice) -> Choice:
         """The choice, if there is such a part and it has these options.
@@ -217,7 +220,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         """
         choice = self.check(choice)
         cls = self[choice.name]
-        named = inspect.signature(cls).parameters
+        named = set(inspect.signature(cls).parameters)
+        if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()):
+            named |= set(self.given)  # it hands them on to its base class
         missing = [
             name
             for name, default in self.options(choice.name).items()
