@@ -296,6 +296,7 @@ def diagnose(
 
     Examples
     --------
+    >>> import torch
     >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> x = (torch.rand(30, 8, 8) < 0.5).float()
