@@ -5,12 +5,16 @@ from __future__ import annotations
 __all__ = ["load_tensors", "save_tensors", "written_whole"]
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from torch import Tensor
+
+_CHECKSUM = "checksum"
 
 
 @contextmanager
@@ -55,7 +59,10 @@ def _sweep(path: Path) -> None:
 def save_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and text to one ``.safetensors`` file, whole or not at all."""
+    """Write tensors and text to one ``.safetensors`` file, whole or not at all.
+
+    A hash of both goes with them, by which :func:`load_tensors` notices damage.
+    """
     from safetensors.torch import save
 
     whole: dict[str, Tensor] = {}
@@ -67,7 +74,8 @@ def save_tensors(
         whole[key] = tensor.clone() if shared else tensor
         held.add(tensor.untyped_storage().data_ptr())
     with written_whole(path) as temporary:
-        temporary.write_bytes(save(whole, {**metadata}))
+        checksum = _checksum(whole, metadata)
+        temporary.write_bytes(save(whole, {**metadata, _CHECKSUM: checksum}))
 
 
 def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -78,7 +86,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a whole ``.safetensors`` file.
+        If it is not a whole ``.safetensors`` file, or not what was written.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -86,9 +94,28 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         raise FileNotFoundError(f"path is {str(path)!r}, where there is no file")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{str(path)!r} is not a whole .safetensors file ({error}); "
             "it may be truncated, or written by something else: save it again with vae.save(path)"
         ) from error
+    written = metadata.pop(_CHECKSUM, None)  # files of 0.1 have none
+    if written is not None and written != _checksum(tensors, metadata):
+        raise ValueError(
+            f"{str(path)!r} is not what was written: its checksum is another, so that the file was "
+            "damaged or changed; restore it from a copy, or save it again with vae.save(path)"
+        )
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for key in sorted(metadata):
+        digest.update(f"{key}={metadata[key]}\n".encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ __all__ = ["VAE"]
 import inspect
 import json
 import os
+from collections.abc import Mapping
 from typing import cast
 
 import pyro
@@ -252,7 +253,8 @@ class VAE(AmortizedModel):
         Raises
         ------
         ValueError
-            If this VAE was not built from a config: nothing then says how to build it again.
+            If this VAE was not built from a config: nothing then says how to build it again; or
+            if a weight is not finite.
         OSError
             If the file cannot be written.
         """
@@ -261,6 +263,7 @@ class VAE(AmortizedModel):
                 "this VAE was built from parts, not from a VAEConfig, so that the file could not "
                 "say how to build it again; save vae.state_dict() with safetensors instead"
             )
+        _check_finite(self.state_dict(), "vae")
         metadata = {"vae": json.dumps({"name": self.name, **self.config.model_dump()})}
         save_tensors(path, self.state_dict(), metadata)
 
@@ -278,10 +281,20 @@ class VAE(AmortizedModel):
         tensors, metadata = load_tensors(path)
         if "vae" not in metadata:
             raise ValueError(f"{str(path)!r} holds no VAE; write one with vae.save(path)")
-        config = json.loads(metadata["vae"])
+        try:
+            config = json.loads(metadata["vae"])
+            config["name"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{str(path)!r} holds a description of a VAE that cannot be read "
+                f"({type(error).__name__}); save it again with vae.save(path)"
+            ) from error
         if "context_dim" in config:  # as 0.1 wrote it
             config["covariate_dim"] = config.pop("context_dim")
-        vae = cls.from_config(VAEConfig(**{k: v for k, v in config.items() if k != "name"}))
+        fields = VAEConfig(**{k: v for k, v in config.items() if k != "name"})
+        _check_sizes(fields, tensors, path)
+        _check_finite(tensors, str(path))
+        vae = cls.from_config(fields)
         vae.name = config["name"]
         try:
             vae.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
@@ -340,6 +353,41 @@ class VAE(AmortizedModel):
                         "VAE(..., name='other'), or a store: "
                         "with pyro.get_param_store().scope(): ..."
                     )
+
+
+def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        With the name of one that is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(
+                f"{where} has weights that are not finite, in {name}: a fit that broke off, or a "
+                "damaged file; fit again, with a tenth of the learning rate"
+            )
+
+
+def _check_sizes(
+    config: VAEConfig, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Refuse a description of another size than the weights beside it, before it is built.
+
+    Raises
+    ------
+    ValueError
+        If a hidden layer has a size that no weight has.
+    """
+    there = {size for tensor in tensors.values() for size in tensor.shape}
+    for size in (config.latent_dim, *(config.network_options.get("hidden") or ())):
+        if size not in there and 2 * size not in there:
+            raise ValueError(
+                f"the weights in {str(path)!r} do not fit the config beside them, which was "
+                f"changed after saving: none has the size {size}"
+            )
 
 
 def _check_leaves_out(decoder: nn.Module) -> None:

@@ -578,3 +578,23 @@ def test_adamw_is_that_of_torch(engine):
         Loss(other)(x).backward()
         torch_adamw.step()
     torch.testing.assert_close(module.weight, other.weight)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(bits, tmp_path, monkeypatch):
+    import ppl_vae.inference.fit as module
+
+    monkeypatch.setattr(module.time, "perf_counter", iter(range(0, 10**6, 10)).__next__)
+    options = {"epochs": 4, "checkpoint_dir": tmp_path, "progress": False}
+    whole = fit(small(bits), bits, **options)
+    latest = tmp_path / "fit.safetensors"
+    latest.write_bytes(latest.read_bytes()[:-5])
+    with pytest.warns(RuntimeWarning, match="goes on from the checkpoint before"):
+        resumed = fit(small(bits), bits, resume=True, **options)
+    assert resumed.history.equals(whole.history)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"not a checkpoint")
+    with (
+        pytest.warns(RuntimeWarning),
+        pytest.raises(ValueError, match=r"is damaged .* start afresh"),
+    ):
+        fit(small(bits), bits, resume=True, **options)

@@ -1,6 +1,7 @@
 """The VAE as Pyro programs: under SVI, handlers and inside larger models."""
 
 import json
+import random
 
 import pyro
 import pyro.distributions as dist
@@ -324,3 +325,38 @@ def test_a_file_of_version_0_1(tmp_path):
     fields["context_dim"] = fields.pop("covariate_dim")
     save_tensors(tmp_path / "old.safetensors", vae.state_dict(), {"vae": json.dumps(fields)})
     assert VAE.load(tmp_path / "old.safetensors").config == vae.config
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, vae):
+    """Each of forty, wherever it is."""
+    path = tmp_path / "vae.safetensors"
+    vae.save(path)
+    good, chance = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        damaged, place = bytearray(good), chance.randrange(len(good))
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"checksum|not a whole|do not fit|cannot be read"):
+            VAE.load(path)
+
+
+def test_a_file_that_describes_a_huge_vae_is_refused_before_it_is_built(tmp_path):
+    config = VAEConfig(event_shape=(8,), latent_dim=2, hidden=(200_000, 200_000)).model_dump()
+    path = tmp_path / "v.safetensors"
+    save_tensors(path, {"x": torch.zeros(2)}, {"vae": json.dumps({"name": "vae", **config})})
+    with pytest.raises(ValueError, match="none has the size 200000"):
+        VAE.load(path)
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, vae):
+    path = tmp_path / "vae.safetensors"
+    vae.save(path)
+    tensors, metadata = load_tensors(path)
+    with torch.no_grad():
+        next(vae.parameters())[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        vae.save(path)
+    tensors[next(iter(tensors))].view(-1)[0] = torch.inf
+    save_tensors(path, tensors, metadata)
+    with pytest.raises(ValueError, match="weights that are not finite"):
+        VAE.load(path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 import json
+import os
 import reprlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from torch import Tensor
 
 from ..files import load_tensors, save_tensors
 
-_FILE = "fit.safetensors"
+# The latest state, and the one before, to go on from where the latest was damaged.
+_FILE, _BEFORE = "fit.safetensors", "fit-before.safetensors"
 
 
 def save_checkpoint(
@@ -35,6 +38,8 @@ def save_checkpoint(
     described = {"settings": settings, "history": history, "seconds": seconds}
     metadata = {key: json.dumps(value) for key, value in described.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / _FILE).exists():
+        os.replace(folder / _FILE, folder / _BEFORE)
     save_tensors(folder / _FILE, tensors, metadata)
 
 
@@ -48,9 +53,10 @@ def load_checkpoint(
     ValueError
         If the file is damaged, or was written under other settings.
     """
-    if not (folder / _FILE).exists():
+    found = _read(folder)
+    if found is None:
         return None
-    tensors, metadata = load_tensors(folder / _FILE)
+    tensors, metadata = found
     before, now = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
     if before != now:
         raise ValueError(
@@ -63,6 +69,36 @@ def load_checkpoint(
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = tensor
     return groups, json.loads(metadata["history"]), json.loads(metadata["seconds"])
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """The latest state that is whole; None where there is none at all.
+
+    Raises
+    ------
+    ValueError
+        If there are some, and all are damaged.
+    """
+    paths = [folder / name for name in (_FILE, _BEFORE) if (folder / name).exists()]
+    for path in paths:
+        try:
+            tensors, metadata = load_tensors(path)
+            for key in ("settings", "history", "seconds"):
+                json.loads(metadata[key])
+        except (ValueError, KeyError, RecursionError) as error:
+            if path == paths[-1]:
+                raise ValueError(
+                    f"the checkpoint in {str(folder)!r} is damaged ({error}); start afresh in "
+                    "another checkpoint_dir"
+                ) from error
+            warnings.warn(
+                f"{str(path)!r} is damaged; the fit goes on from the checkpoint before it",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        else:
+            return tensors, metadata
+    return None
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:
