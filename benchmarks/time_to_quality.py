@@ -1,7 +1,7 @@
 """Seconds from the start of a process to a VAE of MNIST, and to -92 nats: ours beside Pyro's.
 
 - Pyro: its example examples/vae/vae.py as written: 784-400-50, softplus, torchvision's data set
-  through a DataLoader, batches of 256, Adam at 1e-3, SVI.step with Trace_ELBO, grey pixels as if
+  through a DataLoader, batches of 256, Adam at 1e-3, SVI.step with Trace_ELBO, gray pixels as if
   they were bits.
 - same network: ``fit`` of that network with batches of 256 and the same Adam; compiled, with the
   compiler's cache empty and full. Bits are drawn afresh for each batch, which is in its time.

@@ -175,7 +175,7 @@ class VAEConfig(BaseModel):
         """Choose a likelihood, and sizes to match, from data; say why in ``reason``.
 
         The likelihood is the first that accepts every value, from the narrowest: zeros and ones,
-        values in [0, 1], counts, real numbers. Real numbers and counts are centred by their means
+        values in [0, 1], counts, real numbers. Real numbers and counts are centered by their means
         and standard deviations, by feature for one-dimensional rows and over all for images.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["load_tensors", "save_tensors", "written_whole"]
+__all__ = ["check_finite", "load_tensors", "save_tensors", "written_whole"]
 
 import glob
 import hashlib
@@ -108,6 +108,22 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             "damaged or changed; restore it from a copy, or save it again with vae.save(path)"
         )
     return tensors, metadata
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        With the name of one that is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(
+                f"{where} has weights that are not finite, in {name}: a fit that broke off, or a "
+                "damaged file; fit again, with a tenth of the learning rate"
+            )
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

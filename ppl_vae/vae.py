@@ -7,7 +7,6 @@ __all__ = ["VAE"]
 import inspect
 import json
 import os
-from collections.abc import Mapping
 from typing import cast
 
 import pyro
@@ -21,7 +20,7 @@ from .components.networks import INITIALIZATIONS
 from .components.priors import Prior
 from .config import VAEConfig
 from .distributions import for_pyro
-from .files import load_tensors, save_tensors
+from .files import check_finite, load_tensors, save_tensors
 from .isolation import seeded
 from .renamed import renamed
 from .rows import check_rows, to_float
@@ -263,7 +262,7 @@ class VAE(AmortizedModel):
                 "this VAE was built from parts, not from a VAEConfig, so that the file could not "
                 "say how to build it again; save vae.state_dict() with safetensors instead"
             )
-        _check_finite(self.state_dict(), "vae")
+        check_finite(self.state_dict(), "vae")
         metadata = {"vae": json.dumps({"name": self.name, **self.config.model_dump()})}
         save_tensors(path, self.state_dict(), metadata)
 
@@ -293,7 +292,7 @@ class VAE(AmortizedModel):
             config["covariate_dim"] = config.pop("context_dim")
         fields = VAEConfig(**{k: v for k, v in config.items() if k != "name"})
         _check_sizes(fields, tensors, path)
-        _check_finite(tensors, str(path))
+        check_finite(tensors, str(path))
         vae = cls.from_config(fields)
         vae.name = config["name"]
         try:
@@ -355,24 +354,8 @@ class VAE(AmortizedModel):
                     )
 
 
-def _check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are no numbers.
-
-    Raises
-    ------
-    ValueError
-        With the name of one that is not finite.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(
-                f"{where} has weights that are not finite, in {name}: a fit that broke off, or a "
-                "damaged file; fit again, with a tenth of the learning rate"
-            )
-
-
 def _check_sizes(
-    config: VAEConfig, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+    config: VAEConfig, tensors: dict[str, Tensor], path: str | os.PathLike[str]
 ) -> None:
     """Refuse a description of another size than the weights beside it, before it is built.
 

@@ -100,3 +100,29 @@ def test_a_program_overridden_with_what_it_samples(x):
     exact = weight.double().logsumexp(0) - torch.tensor(20_000.0).log()
     # Errors of 200 draws are below 0.1 nats in these rows; the other model's differ by nats.
     assert (torch.as_tensor(evidence.log_evidence.values) - exact).abs().max() < 0.4
+
+
+@pytest.mark.parametrize("size", [0, 2])
+@pytest.mark.parametrize("parts", [{}, {"prior": "mixture", "guide": "full_rank"}])
+def test_shapes_are_those_of_the_docstrings(x, size, parts):
+    vae = VAE.from_config(VAEConfig(**{**CONFIG.model_dump(), "covariate_dim": size, **parts}))
+    rows, draws, latents = len(x), 3, vae.latent_dim
+    covariates = torch.randn(rows, size) if size else None
+    q, p = vae.posterior(x, covariates), vae.prior_at(covariates)
+    assert (q.batch_shape, q.event_shape) == ((rows,), (latents,))
+    assert p.batch_shape in ((), (rows,))
+    assert p.event_shape == (latents,)
+    z = q.sample((draws,))
+    likelihood = vae.likelihood(z, covariates)
+    assert (likelihood.batch_shape, likelihood.event_shape) == ((draws, rows), (4, 4))
+    assert vae.log_likelihood(z, x, covariates).shape == (draws, rows)
+    assert vae.log_joint(z, x, covariates).shape == (draws, rows)
+    assert vae.replicate(z, covariates).shape == (draws, rows, 4, 4)
+    assert vae.typical(z, covariates).shape == (draws, rows, 4, 4)
+    simulated = vae.simulate(5, covariates)
+    assert [None if part is None else tuple(part.shape) for part in simulated] == [
+        (5, latents),
+        (5, 4, 4),
+        (5, size) if size else None,
+    ]
+    assert vae.latent_names == tuple(f"z[{i}]" for i in range(latents))

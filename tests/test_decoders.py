@@ -55,14 +55,14 @@ def test_negative_binomial_mean_and_variance():
 
 
 @pytest.mark.parametrize(
-    ("scale", "shape", "learnt"), [("feature", (3,), 3), ("shared", (), 1), (0.7, (), 0)]
+    ("scale", "shape", "learned"), [("feature", (3,), 3), ("shared", (), 1), (0.7, (), 0)]
 )
-def test_normal_scales(scale, shape, learnt):
+def test_normal_scales(scale, shape, learned):
     decoder = NormalDecoder(nn.Linear(2, 3), (3,), scale=scale, spread=2.0)
     assert decoder.raw_scale.shape == shape
     own = [p for name, p in decoder.named_parameters() if not name.startswith("network")]
-    assert sum(p.numel() for p in own) == learnt
-    expected = 2.0 * (0.7 if learnt == 0 else 1.0)
+    assert sum(p.numel() for p in own) == learned
+    expected = 2.0 * (0.7 if learned == 0 else 1.0)
     torch.testing.assert_close(
         decoder(torch.zeros(4, 2)).stddev, torch.full((4, 3), expected), rtol=1e-6, atol=0.0
     )

@@ -18,7 +18,7 @@ def test_mu_and_sigma_are_outputs_that_differ_by_row_and_no_parameters(digits):
     for outputs in (mu, sigma):
         differences = (outputs[:, None] - outputs[None]).abs().amax(-1)
         assert (differences + torch.eye(10) > 1e-4).all()
-        assert not outputs.is_leaf  # computed, not learnt
+        assert not outputs.is_leaf  # computed, not learned
     shapes = [p.shape for p in vae.parameters()]
     assert not any(len(digits) in shape or 10 in shape for shape in shapes)
 

@@ -47,7 +47,7 @@ def test_linear_vae_reaches_probabilistic_pca(oracle):
         hidden=(),
         likelihood="normal",
         likelihood_options={"scale": "shared"},
-        # One centre and spread for all features, as PCA's noise is the same for all.
+        # One center and spread for all features, as PCA's noise is the same for all.
         center=0.0,
         spread=1.0,
     )

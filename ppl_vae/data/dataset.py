@@ -24,7 +24,7 @@ class Dataset:
         ``"digits"``, a torchvision set in lower case, or the stem of the file.
     x
         Shape ``(row, *event)``. ``uint8`` holds pixel intensities 0 to 255; all else is
-        ``float32``, in which a missing entry is NaN. Gray images have event ``(H, W)``, colour
+        ``float32``, in which a missing entry is NaN. Gray images have event ``(H, W)``, color
         images ``(3, H, W)``.
     labels
         Shape ``(row,)``, integers or strings; None where there are none.
@@ -81,7 +81,7 @@ def checked(data: Dataset, lines: Sequence[int] = (), *, partly: bool = False) -
 
 
 def resized(data: Dataset, image_size: int | None) -> Dataset:
-    """Resize the shorter side of images to ``image_size``, then crop the centre."""
+    """Resize the shorter side of images to ``image_size``, then crop the center."""
     x = data.x
     if image_size is None:
         return data

@@ -58,7 +58,7 @@ def load_data(
         Share of the test rows and the seed, where the split is random. The rows of a random split
         come in permuted order.
     label
-        Column of a table, by name or number, that is kept as labels and not modelled: integers if
+        Column of a table, by name or number, that is kept as labels and not modeled: integers if
         every cell is one, else strings, with ``"NA"`` where missing.
     drop
         Column or columns of a table to leave out.
@@ -68,7 +68,7 @@ def load_data(
     missing
         What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
     image_size
-        Resize the shorter side to this, then crop the centre: every event becomes a square.
+        Resize the shorter side to this, then crop the center: every event becomes a square.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def load_data(
     Raises
     ------
     ValueError
-        The name is unknown, or the contents cannot be modelled (text, infinite values, ragged
+        The name is unknown, or the contents cannot be modeled (text, infinite values, ragged
         rows, a column without a value, images of several sizes, a truncated file).
     FileNotFoundError
         There is no file or folder at a path.

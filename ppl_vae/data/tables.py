@@ -74,7 +74,7 @@ def read_table(
     if label is not None:
         column = _column(label, names, "label", path)
         if column in removed:
-            raise ValueError(f"label={label!r} is also in drop=; it is not modelled in any case")
+            raise ValueError(f"label={label!r} is also in drop=; it is not modeled in any case")
         removed.add(column)
         labels = _labels(frame.iloc[:, column])
     kept = [i for i in range(len(names)) if i not in removed]

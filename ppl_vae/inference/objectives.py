@@ -159,17 +159,17 @@ class RowObjective(ELBO, abc.ABC):
             reparameterized.
         """
         guided = poutine.trace(self._vectorized(guide)).get_trace(*args, **kwargs)
-        modelled = poutine.trace(poutine.replay(self._vectorized(model), trace=guided)).get_trace(
+        modeled = poutine.trace(poutine.replay(self._vectorized(model), trace=guided)).get_trace(
             *args, **kwargs
         )
-        guided, modelled = prune_subsample_sites(guided), prune_subsample_sites(modelled)
+        guided, modeled = prune_subsample_sites(guided), prune_subsample_sites(modeled)
         if is_validation_enabled():
-            check_model_guide_match(modelled, guided)
+            check_model_guide_match(modeled, guided)
         guided.compute_log_prob()
-        modelled.compute_log_prob()
+        modeled.compute_log_prob()
         sites = {
-            name: modelled.nodes[name]
-            for name in (*modelled.stochastic_nodes, *modelled.observation_nodes)
+            name: modeled.nodes[name]
+            for name in (*modeled.stochastic_nodes, *modeled.observation_nodes)
         }
         latents = [name for name, site in sites.items() if not site["is_observed"]]
         frame = _plate_of({**sites, **{f"q of {k}": guided.nodes[k] for k in latents}})

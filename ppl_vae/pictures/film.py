@@ -143,8 +143,8 @@ class TrainingFilm:
         self._check_any()
         if not frames_per_second > 0:
             raise ValueError(f"frames_per_second is {frames_per_second}; pass a positive number")
-        grey = self.frames[0].ndim == 3 or self.frames[0].shape[1] == 1
-        mode = "L" if grey else "RGB"  # a GIF of grey levels needs no palette of its own
+        gray = self.frames[0].ndim == 3 or self.frames[0].shape[1] == 1
+        mode = "L" if gray else "RGB"  # a GIF of gray levels needs no palette of its own
         pictures = [Image.fromarray(self._pixels(i)).convert(mode) for i in range(len(self))]
         each = round(1000 / frames_per_second)
         durations = [each] * (len(pictures) - 1) + [max(each, round(1000 * pause))]

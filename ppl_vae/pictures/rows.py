@@ -1,4 +1,4 @@
-"""Pictures of a fit and of what the VAE learnt; each function returns a matplotlib figure."""
+"""Pictures of a fit and of what the VAE learned; each function returns a matplotlib figure."""
 
 from __future__ import annotations
 

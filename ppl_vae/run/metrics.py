@@ -69,7 +69,7 @@ def words(test: dict[str, Any]) -> list[str]:
     """What has to be said of these metrics, a sentence each; the first if there is no fit at all.
 
     A VAE that is worse than independent entries by more than ten times their own log p(x) has
-    learnt nothing, and one that is worse at all has learnt less than it should.
+    learned nothing, and one that is worse at all has learned less than it should.
 
     Examples
     --------

@@ -191,7 +191,7 @@ def _verdict(folder: Path) -> str:
         + _picture(
             folder / "calibration.png",
             "Ranks of simulated truths among draws from the encoder, less what they would be if it "
-            "were right; grey is chance.",
+            "were right; gray is chance.",
         )
     )
 

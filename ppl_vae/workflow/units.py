@@ -32,7 +32,7 @@ def active_units(
     .. math:: A_d = \operatorname{Var}_x \bigl(\operatorname{E}_{q(z \mid x)}[z_d]\bigr)
 
     An inactive latent is one that the encoder leaves alone, because the decoder does not use it,
-    or because the encoder has not learnt to infer it.
+    or because the encoder has not learned to infer it.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class NegativeBinomialDecoder(Decoder):
     .. math:: \operatorname{E}[x_i \mid z] = m_i = c_i \exp(f_i(z)), \quad
         \operatorname{Var}[x_i \mid z] = m_i + m_i^2 / r_i
 
-    where :math:`c_i` is ``center`` and the :math:`r_i` are learnt.
+    where :math:`c_i` is ``center`` and the :math:`r_i` are learned.
 
     Source: Lopez et al. (2018), scVI, equation 3, without zero inflation.
 

@@ -21,14 +21,14 @@ from .decoder import DECODERS, Decoder, constant_features, located
 class NormalDecoder(Decoder):
     r"""Real numbers, :math:`p(x_i \mid z) = \mathcal{N}(x_i \mid c_i + s_i f_i(z), (s_i t_i)^2)`.
 
-    With ``center`` :math:`c` and ``spread`` :math:`s`; :math:`t` is fixed, or learnt and then
+    With ``center`` :math:`c` and ``spread`` :math:`s`; :math:`t` is fixed, or learned and then
     kept between :math:`10^{-6}` and :math:`10^6`. With a linear network and ``"shared"`` this is
     probabilistic PCA (Tipping & Bishop, 1999), with ``"feature"`` factor analysis.
 
     Parameters
     ----------
     scale
-        ``"feature"``: a scale learnt for each entry. ``"shared"``: one learnt for all. A
+        ``"feature"``: a scale learned for each entry. ``"shared"``: one learned for all. A
         positive number: fixed.
 
     Raises

@@ -20,7 +20,7 @@ class Encoder(nn.Module, abc.ABC):
     r"""An amortized posterior, :math:`q(z \mid x) = q(z \mid h(x))` with features :math:`h`.
 
     A family is a subclass that turns features into a distribution, :meth:`posterior`, by layers
-    of its own, which read ``self.width`` features. What is learnt are the weights of the network
+    of its own, which read ``self.width`` features. What is learned are the weights of the network
     and of these layers; the parameters of the distribution are their outputs, for each row.
 
     Parameters

@@ -22,7 +22,7 @@ class NormalEncoder(Encoder):
     .. math:: q(z \mid x) = \mathcal{N}\bigl(z \mid \mu(x), \operatorname{diag} \sigma^2(x)\bigr),
         \quad \sigma(x) = \exp(\tfrac{1}{2} \log \sigma^2(x)) \text{ by default}
 
-    What is learnt are the weights of the network and of the heads; :math:`\mu` and
+    What is learned are the weights of the network and of the heads; :math:`\mu` and
     :math:`\sigma` are its outputs, different for each row. The scale starts at one, the prior's,
     for every row and whatever the parameterization.
 
