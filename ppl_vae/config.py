@@ -18,6 +18,7 @@ from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
 from .rows import check_rows, to_float
+from .sources import in_memory
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "network": NETWORKS,
@@ -170,7 +171,7 @@ class VAEConfig(BaseModel):
 
     @classmethod
     def for_data(
-        cls, x: Tensor, *, feature_names: Sequence[str] | None = None, **choices: Any
+        cls, x: Any, *, feature_names: Sequence[str] | None = None, **choices: Any
     ) -> VAEConfig:
         """Choose a likelihood, and sizes to match, from data; say why in ``reason``.
 
@@ -182,7 +183,7 @@ class VAEConfig(BaseModel):
         ----------
         x
             Rows of data, shape ``(row, *event)``: ``uint8`` pixel intensities, or floating point
-            with NaN for missing entries.
+            with NaN for missing entries; a tensor, an array, a DataFrame or a Dataset.
         feature_names
             What errors call features by, rather than numbers.
         **choices
@@ -200,6 +201,9 @@ class VAEConfig(BaseModel):
         >>> config.likelihood, config.reason
         ('continuous_bernoulli', 'the narrowest that fits: the data hold values in [0, 1]')
         """
+        if feature_names is None and hasattr(x, "columns"):
+            feature_names = [str(name) for name in x.columns]
+        x = in_memory(x)
         check_rows(x)
         if len(x) < 2:
             raise ValueError("x has 1 row; a VAE describes how rows differ: pass at least 2")
@@ -262,6 +266,8 @@ class VAEConfig(BaseModel):
         decoder.network = network.writer(
             self.latent_dim, (*self.event_shape, *several), covariate_dim=self.covariate_dim
         )
+        # What a VAE of these parts needs to describe itself when it is saved.
+        decoder.network.described = self.choice("network"), self.covariate_dim  # type: ignore[assignment]
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         read = (2, *self.event_shape) if self.missing else self.event_shape
         encoder = ENCODERS.build(
@@ -271,6 +277,31 @@ class VAEConfig(BaseModel):
         )
         prior = PRIORS.build(self.choice("prior"), **given, encoder=encoder)
         return prior, decoder, encoder
+
+    @classmethod
+    def of_parts(cls, prior: Any, decoder: Any, encoder: Any) -> VAEConfig | None:
+        """The config that describes parts that were built from registries; None for others."""
+        described = getattr(getattr(decoder, "network", None), "described", None)
+        choices: list[Any] = [getattr(part, "choice", None) for part in (prior, decoder, encoder)]
+        if described is None or None in choices:
+            return None
+        network, covariate_dim = described
+        center, spread = (
+            tensor.flatten().tolist() if tensor.dim() else tensor.item()
+            for tensor in (decoder.center, decoder.spread)
+        )
+        return cls(
+            event_shape=decoder.event_shape,
+            latent_dim=prior.latent_dim,
+            network=network,
+            prior=choices[0],
+            likelihood=choices[1],
+            guide=choices[2],
+            covariate_dim=covariate_dim,
+            center=center,
+            spread=spread,
+            missing=encoder.missing,
+        )
 
     def _location(self) -> dict[str, Any]:
         """Center and spread: numbers, or tensors of an event's shape."""

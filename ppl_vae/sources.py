@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ArrayLike", "PackedBits", "as_tensor", "read", "source_of"]
+__all__ = ["ArrayLike", "PackedBits", "as_tensor", "in_memory", "read", "source_of"]
 
 from collections.abc import Iterable
 from math import prod
@@ -58,6 +58,18 @@ def source_of(x: Any) -> Tensor | ArrayLike:
         f"x is a {type(x).__name__}; pass rows as a torch.Tensor, a NumPy or zarr array, a "
         "DataFrame or what load_data returns: of a DataLoader the tensor that it serves"
     )
+
+
+def in_memory(x: Any) -> Tensor:
+    """All rows of ``x``, whatever it is of what :func:`source_of` takes, as one tensor.
+
+    Raises
+    ------
+    TypeError
+        As :func:`source_of`.
+    """
+    source = source_of(x)
+    return source if isinstance(source, Tensor) else as_tensor(source[:])
 
 
 def _numbers(table: Any) -> np.ndarray:

@@ -7,7 +7,7 @@ __all__ = ["VAE"]
 import inspect
 import json
 import os
-from typing import cast
+from typing import Any, cast
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -24,6 +24,7 @@ from .files import check_finite, load_tensors, save_tensors
 from .isolation import seeded
 from .renamed import renamed
 from .rows import check_rows, to_float
+from .sources import in_memory
 
 
 class VAE(AmortizedModel):
@@ -252,18 +253,19 @@ class VAE(AmortizedModel):
         Raises
         ------
         ValueError
-            If this VAE was not built from a config: nothing then says how to build it again; or
-            if a weight is not finite.
+            If its parts were not built from registries, or a weight is not finite.
         OSError
             If the file cannot be written.
         """
-        if self.config is None:
+        config = self.config or VAEConfig.of_parts(self.prior, self.decoder, self.encoder)
+        if config is None:
             raise ValueError(
-                "this VAE was built from parts, not from a VAEConfig, so that the file could not "
-                "say how to build it again; save vae.state_dict() with safetensors instead"
+                "this VAE has parts that no registry built, so that the file could not say how to "
+                "build it again; choose them by name, as VAEConfig(...).parts() does, or "
+                "save vae.state_dict() with safetensors instead"
             )
         check_finite(self.state_dict(), "vae")
-        metadata = {"vae": json.dumps({"name": self.name, **self.config.model_dump()})}
+        metadata = {"vae": json.dumps({"name": self.name, **config.model_dump()})}
         save_tensors(path, self.state_dict(), metadata)
 
     @classmethod
@@ -328,9 +330,13 @@ class VAE(AmortizedModel):
             )
         return sizes.pop() if sizes else 1
 
-    def _numbers(self, x: Tensor | None) -> Tensor | None:
+    def _numbers(self, x: Any) -> Tensor | None:
         """Rows in the precision of the parameters, bytes as intensities, as in :func:`fit`."""
-        if x is None or x.dtype == self.like.dtype:
+        if x is None:
+            return None
+        if not isinstance(x, Tensor):
+            x = in_memory(x).to(self.like.device)
+        if x.dtype == self.like.dtype:
             return x
         return to_float(x, self.like.dtype)
 

@@ -15,10 +15,12 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from ppl_vae import VAEConfig
 from ppl_vae.data import Dataset, load_data, load_splits
 
 
@@ -378,10 +380,10 @@ def test_set_with_several_sizes_is_resized(tmp_path: Path) -> None:
         (np.ones((5, 3), np.uint8), (5, 3), torch.float32),
         (np.ones((5, 3), bool), (5, 3), torch.float32),
         (np.ones((5, 3, 2), np.int64), (5, 3, 2), torch.float32),
-        (np.ones((5, 4, 6), np.uint8), (5, 4, 6), torch.uint8),
-        (np.ones((5, 4, 6, 3), np.uint8), (5, 3, 4, 6), torch.uint8),
-        (np.ones((5, 4, 6, 1), np.uint8), (5, 4, 6), torch.uint8),
-        (np.ones((5, 3, 4, 6), np.uint8), (5, 3, 4, 6), torch.uint8),
+        (np.full((5, 4, 6), 7, np.uint8), (5, 4, 6), torch.uint8),
+        (np.full((5, 4, 6, 3), 7, np.uint8), (5, 3, 4, 6), torch.uint8),
+        (np.full((5, 4, 6, 1), 7, np.uint8), (5, 4, 6), torch.uint8),
+        (np.full((5, 3, 4, 6), 7, np.uint8), (5, 3, 4, 6), torch.uint8),
         (np.ones((5, 4, 6, 3), np.float64), (5, 3, 4, 6), torch.float32),
         (np.ones((3, 5)).T, (5, 3), torch.float32),
     ],
@@ -705,7 +707,8 @@ def test_dropped_column_is_left_out(tmp_path: Path, drop: Any) -> None:
         ),
         ("a,b,c\nx,1,y\n", {}, r"columns 'a', 'c': 'x' in line 2 .*drop=\[\.\.\.\] \(--drop\)"),
         ("a,a\n1,2\n", {}, "'a' in line 1 of column '0' .a header needs distinct names"),
-        ("a;b\n1,234;1\n5,678;2\n", {}, "decimal commas in columns 'a': .*could mark thousands"),
+        ("a;b\n1,234;1\n5,678;2\n", {}, "commas in the numbers of columns 'a': .*thousands=','"),
+        ('a,b\n"1,234",5.5\n', {}, "commas in the numbers of columns 'a': .*thousands=','"),
         ("a;b\n1;5,5\n1;1,5,2\n", {}, "has text in columns 'b': '5,5' in line 2"),
         ("a,b\n1,\n2,NA\n", {}, r"columns without a single value: 'b'.*drop= \(--drop\)"),
         ("a,b\n1,2\n3,4,5\n", {}, "ragged: line 3 has 3 cells, the first has 2"),
@@ -891,7 +894,12 @@ def test_heavy_libraries_wait_until_they_are_needed() -> None:
 
 TABLES_AS_THEY_COME = {
     "decimal commas": ("a;b\n1;2,5\n2;NA\n3;-,5e1\n", {}, "ab", [[1, 2.5], [2, nan], [3, -5]]),
-    "thousands": ('a,b\n"1,234",5.5\n"12,345",6.5\n', {}, "ab", [[1234, 5.5], [12345, 6.5]]),
+    "thousands": (
+        'a,b\n"1,234",5\n"12,345",6\n',
+        {"thousands": ","},
+        "ab",
+        [[1234, 5], [12345, 6]],
+    ),
     "comments": ("# a line\n# another\na,b\n1,2\n# and one\n3,4\n", {}, "ab", [[1, 2], [3, 4]]),
     "a header in a comment": ("#a\tb\n1\t2\n3\t4\n", {}, "ab", [[1, 2], [3, 4]]),
     "a separator that is stated": ("sep=;\na;b\n1;2\n3;4\n", {}, "ab", [[1, 2], [3, 4]]),
@@ -992,3 +1000,26 @@ def test_a_sparse_matrix_that_claims_too_much(tmp_path):
     )
     with pytest.raises(ValueError, match="too many to be held dense"):
         load_data(tmp_path / "big.npz", None)
+
+
+def test_a_first_line_of_nothing_but_numbers_is_a_row_and_a_question(tmp_path):
+    path = tmp_path / "spectra.csv"
+    path.write_text("400.5,410.5,420.5\n0.1,0.2,0.3\n0.2,0.3,0.4\n")
+    with pytest.warns(UserWarning, match="may name the columns by numbers .* read as a row"):
+        assert len(load_data(path, None).x) == 3
+    assert len(load_data(path, None, header=True).x) == 2
+
+
+def test_bytes_of_zero_and_one_are_masks(tmp_path):
+    np.save(tmp_path / "masks.npy", np.eye(8, dtype="u1")[None].repeat(20, 0))
+    x = load_data(tmp_path / "masks.npy", None).x
+    assert x.dtype == torch.float32
+    assert VAEConfig.for_data(x).likelihood == "bernoulli"
+
+
+def test_a_config_for_a_table_as_it_is_in_memory():
+    frame = pd.DataFrame({"a": [1.5, 2.5, -1.0], "b": [1.0, np.nan, 3.5]})
+    config = VAEConfig.for_data(frame)
+    assert (config.event_shape, config.missing, config.likelihood) == ((2,), True, "normal")
+    with pytest.raises(ValueError, match=r"never varies in features \['b'\]"):
+        VAEConfig.for_data(frame.assign(b=2.0))

@@ -277,7 +277,7 @@ def test_load_refuses_a_changed_config(tmp_path, vae, change, message):
 
 
 def test_save_needs_a_config(tmp_path, oracle):
-    with pytest.raises(ValueError, match="built from parts"):
+    with pytest.raises(ValueError, match="parts that no registry built"):
         oracle.vae().save(tmp_path / "vae.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -360,3 +360,15 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, vae)
     save_tensors(path, tensors, metadata)
     with pytest.raises(ValueError, match="weights that are not finite"):
         VAE.load(path)
+
+
+def test_parts_of_registries_are_saved_in_any_vae(tmp_path):
+    """Also those of two VAEs put together."""
+    one = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(5,), center=(1.0, 2.0, 3.0, 4.0))
+    other = one.model_copy(update={"prior": "mixture", "prior_options": {"components": 3}})
+    vae = VAE(other.parts()[0], *one.parts()[1:], name="both")
+    vae.save(tmp_path / "vae.safetensors")
+    loaded = VAE.load(tmp_path / "vae.safetensors")
+    assert loaded.name == "both"
+    for key, value in vae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key

@@ -26,6 +26,7 @@ from .options import (
     Quiet,
     RunFolder,
     Seed,
+    Thousands,
     free_file,
     numbers,
     source_of,
@@ -102,6 +103,7 @@ def encode(
     drop: Drop = None,
     header: Header = None,
     missing: Missing = None,
+    thousands: Thousands = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
     force: Force = False,
@@ -116,7 +118,8 @@ def encode(
     vae = finished.vae()
     out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
     rows = load_data(
-        split=None, **source_of(data, data_root, label, drop, image_size, header, missing)
+        split=None,
+        **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
     )
     tree = to_datatree(
         vae,

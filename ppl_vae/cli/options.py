@@ -21,6 +21,7 @@ __all__ = [
     "Resume",
     "RunFolder",
     "Seed",
+    "Thousands",
     "free_file",
     "name_of",
     "numbers",
@@ -58,6 +59,10 @@ Missing = Annotated[
     list[str] | None,
     typer.Option(help="What else marks a missing cell of a table, such as -999.", metavar="TEXT"),
 ]
+Thousands = Annotated[
+    str | None,
+    typer.Option(help="What stands between thousands in a table, such as a comma.", metavar="MARK"),
+]
 ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
 Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
@@ -83,6 +88,7 @@ def source_of(
     image_size: int | None,
     header: bool | None = None,
     missing: list[str] | None = None,
+    thousands: str | None = None,
 ) -> dict[str, Any]:
     path = Path(data)
     return {
@@ -94,6 +100,7 @@ def source_of(
         "image_size": image_size,
         "header": header,
         "missing": missing or (),
+        "thousands": thousands,
     }
 
 

@@ -12,6 +12,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+# Draws that stand in for a formula of the moments.
+_DRAWS = 1000
+
 
 class Chain(TorchDistribution):
     r"""Blocks drawn one after the other, as one vector of latents.
@@ -89,6 +92,18 @@ class Chain(TorchDistribution):
             for i, (link, block) in enumerate(zip(self.links, blocks, strict=True))
         ]
         return torch.stack(torch.broadcast_tensors(*each)).sum(0)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of draws, as no formula gives it; torch's random state is given back."""
+        with torch.random.fork_rng(devices=[]):
+            return self.sample((_DRAWS,)).mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of draws; torch's random state is given back."""
+        with torch.random.fork_rng(devices=[]):
+            return self.sample((_DRAWS,)).var(0)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Chain:
         """The same chain for more rows."""

@@ -6,6 +6,7 @@ __all__ = ["Choice", "Registry"]
 
 import ast
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -67,16 +68,25 @@ class Choice:
         return cls.parse(value)
 
     def __str__(self) -> str:
-        options = ",".join(f"{k}={str(v).replace(' ', '')}" for k, v in self.options.items())
+        options = ",".join(f"{name}={_text(value)}" for name, value in self.options.items())
         return f"{self.name}:{options}" if options else self.name
+
+
+def _text(value: Any) -> str:
+    """A value as :meth:`Choice.parse` reads it: words as they are, unless they would be others."""
+    plain = str(value).replace(" ", "")
+    if isinstance(value, str) and (_value(value) != value or _split(value) != [value]):
+        return repr(value)
+    return plain
 
 
 def _split(text: str) -> list[str]:
     """Text at its commas, but for those inside of brackets."""
-    parts, depth = [""], 0
+    parts, depth, quoted = [""], 0, False
     for letter in text:
+        quoted ^= letter == "'"
         depth += (letter in "([") - (letter in ")]")
-        if letter == "," and depth == 0:
+        if letter == "," and depth == 0 and not quoted:
             parts.append("")
         else:
             parts[-1] += letter
@@ -153,6 +163,9 @@ class Registry(Mapping[str, type[T]], Generic[T]):
                     "register yours under another name"
                 )
             classes = {key: value for key, value in self._classes.items() if key != name}
+            if before is not None and before not in classes:
+                accepted = ", ".join(map(repr, classes))
+                raise ValueError(f"before is {before!r}; accepted are {accepted}")
             position = list(classes).index(before) if before else len(classes)
             ordered = list(classes.items())
             ordered.insert(position, (name, cls))
@@ -242,4 +255,11 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         if not self._looked:
             self._looked = True
             for entry in entry_points(group=self.group):
-                self.register(entry.name)(entry.load())
+                try:
+                    self.register(entry.name)(entry.load())
+                except Exception as error:  # whatever another package raises when it is imported
+                    warnings.warn(
+                        f"{self.kind} {entry.name!r} of {entry.value} cannot be loaded: {error}",
+                        RuntimeWarning,
+                        stacklevel=3,
+                    )

@@ -7,6 +7,7 @@ __all__ = ["MISSING", "Lines", "is_number", "read_lines"]
 import codecs
 import csv
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -211,11 +212,14 @@ def _has_header(
         # One column may be called Na or None; a line of missing cells names nothing.
         return any(cell.lower() not in MISSING for cell in named)
     if _could_name([cell for cell in named if is_number(cell)], first, rows):
-        raise ValueError(
+        said = (
             f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
             "columns by numbers or be a row; say which with header=True or False (--header, "
             "--no-header)"
         )
+        if any(text):
+            raise ValueError(said)
+        warnings.warn(f"{said}. It is read as a row", UserWarning, stacklevel=5)
     return False
 
 

@@ -30,6 +30,7 @@ def load_data(
     drop: Column | Sequence[Column] = (),
     header: bool | None = None,
     missing: str | Sequence[str] = (),
+    thousands: str | None = None,
     image_size: int | None = None,
 ) -> Dataset:
     """Read one split of a named data set, a file or a folder of images.
@@ -67,6 +68,8 @@ def load_data(
         first line of numbers, such as wavelengths, could be either.
     missing
         What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
+    thousands
+        What stands between thousands in the numbers of a table, such as ``","``.
     image_size
         Resize the shorter side to this, then crop the center: every event becomes a square.
 
@@ -100,6 +103,7 @@ def load_data(
         image_size,
         header,
         missing,
+        thousands,
     )
     return part
 
@@ -114,6 +118,7 @@ def load_splits(
     drop: Column | Sequence[Column] = (),
     header: bool | None = None,
     missing: str | Sequence[str] = (),
+    thousands: str | None = None,
     image_size: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read the train and test rows, going through the source once.
@@ -141,6 +146,7 @@ def load_splits(
         image_size,
         header,
         missing,
+        thousands,
     )
     return train, test
 
@@ -156,6 +162,7 @@ def _read_splits(
     image_size: int | None,
     header: bool | None,
     missing: str | Sequence[str],
+    thousands: str | None,
 ) -> tuple[Dataset, ...]:
     for split in splits:
         if split not in ("train", "test", None):
@@ -171,7 +178,11 @@ def _read_splits(
     parts: dict[Split, Dataset]
     if isinstance(source, Path) and source.is_file() and source.suffix.lower() in TABLES:
         markers = [missing] if isinstance(missing, str) else list(missing)
-        parts = {None: read_table(source, label, dropped, header=header, missing=markers)}
+        parts = {
+            None: read_table(
+                source, label, dropped, header=header, missing=markers, thousands=thousands
+            )
+        }
     elif label is not None or dropped:
         raise ValueError(
             f"label={label!r} and drop={dropped!r} choose columns of a table "
@@ -190,6 +201,10 @@ def _read_splits(
     else:
         parts = {None: read_digits()}
     parts = {split: resized(part, image_size) for split, part in parts.items()}
+    bytewise = all(part.x.dtype == torch.uint8 for part in parts.values())
+    if bytewise and max(int(part.x.max()) for part in parts.values()) == 1:
+        # Masks, whose bytes are no intensities.
+        parts = {split: replace(part, x=part.x.float()) for split, part in parts.items()}
     return tuple(_choose(parts, split, test_fraction, seed) for split in splits)
 
 

@@ -33,6 +33,7 @@ def read_table(
     *,
     header: bool | None = None,
     missing: Sequence[str] = (),
+    thousands: str | None = None,
 ) -> Dataset:
     """Read the columns of a table, but for those in ``drop`` and the one of the labels.
 
@@ -56,6 +57,7 @@ def read_table(
             names=range(table.width),
             index_col=False,
             na_values=markers,
+            thousands=thousands,
             skipinitialspace=True,
             skip_blank_lines=table.width > 1,
             low_memory=False,
@@ -97,8 +99,9 @@ def read_table(
             values[:, place] = numbers
     if commas:
         raise ValueError(
-            f"{path} has decimal commas in columns {abbreviated(list(commas))}: "
-            f"{next(iter(commas.values()))}; they could mark thousands too: write decimal points"
+            f"{path} has commas in the numbers of columns {abbreviated(list(commas))}: "
+            f"{next(iter(commas.values()))}; pass thousands=',' (--thousands) if they mark "
+            "thousands; decimal commas are read where the separator is a semicolon or a tab"
         )
     if texts:
         hint = " (a header needs distinct names, none of them a number)" if not header else ""
@@ -146,23 +149,18 @@ def _numbers(column: Any, markers: Sequence[str]) -> tuple[np.ndarray, np.ndarra
 def _with_commas(
     column: Any, separator: str | None, markers: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same, with commas read as marks of thousands, or as decimal marks, where it is clear.
+    """The same, with commas read as decimal marks where the separator is another.
 
-    Groups of three digits are thousands where the separator is a comma, since a cell with one is
-    then quoted on purpose. Where the separator is another, commas are decimal marks unless every
-    one stands before just three digits, when either could be meant.
+    Where every comma stands before just three digits, thousands could be meant as well.
     """
     numbers, wrong = _numbers(column, markers)
     cells = column[wrong].astype(str).str.strip()
-    if cells.str.fullmatch(_THOUSANDS).all():
-        if separator != ",":
-            return numbers, wrong
-        return _numbers(column.astype(str).str.replace(",", ""), [*markers, "nan"])
-    if separator != "," and cells.str.fullmatch(_DECIMAL_COMMA).all():
-        plain = column.astype(str).str.replace(".", "", regex=False).str.replace(",", ".")
-        if not column[~wrong].astype(str).str.contains(".", regex=False).any():
-            return _numbers(plain, [*markers, "nan"])
-    return numbers, wrong
+    clear = cells.str.fullmatch(_DECIMAL_COMMA).all() and not cells.str.fullmatch(_THOUSANDS).all()
+    points = column[~wrong].astype(str).str.contains(".", regex=False).any()
+    if separator == "," or not clear or points:
+        return numbers, wrong
+    plain = column.astype(str).str.replace(".", "", regex=False).str.replace(",", ".")
+    return _numbers(plain, [*markers, "nan"])
 
 
 def _in_single_precision(values: np.ndarray, names: Sequence[str], path: Path) -> np.ndarray:
