@@ -25,7 +25,7 @@ from ..renamed import renamed
 from ..rows import Rows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine.step import ENGINES, choose_engine
-from .loop import Loop, NotFiniteError
+from .loop import Loop, NotFiniteError, default_objective
 from .objectives import RowObjective, objective_of
 from .schedules import Schedule, schedule_of
 
@@ -181,10 +181,10 @@ def fit(
     >>> dict(result.history.sizes), result.stop_reason
     ({'epoch': 3}, 'all 3 epochs done')
     """
-    objective = objective_of(objective)
     factor = schedule_of(schedule)
     _check_options(epochs, learning_rate, max_gradient_norm, patience, validation, engine)
     rows, held_out = _split(vae, Rows(x, covariates), validation, binarize, seed)
+    objective = default_objective(vae, rows) if objective is None else objective_of(objective)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(
             "vae has no parameters to fit: all are frozen; call requires_grad_(True) on some part"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Loop", "Loss", "NotFiniteError"]
+__all__ = ["Loop", "Loss", "NotFiniteError", "default_objective"]
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from pyro.infer import ELBO
+from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..amortized import AmortizedModel
-from ..isolation import seeded
+from ..isolation import isolated, seeded
 from ..processor import map_constants
 from ..progress import Progress
 from ..rows import Rows
@@ -48,6 +48,21 @@ class Loss(nn.Module):
         given = (x,) if covariates is None else (x, covariates)
         loss: Any = self.objective
         return loss.differentiable_loss(self.vae.model, self.vae.guide, *given) / len(x)
+
+
+def default_objective(vae: AmortizedModel, rows: Rows) -> ELBO:
+    """The ELBO by row, or Pyro's own for programs of another structure, or not reparameterized."""
+    was_training = vae.training
+    vae.eval()
+    try:
+        with isolated(0), torch.no_grad():
+            first = rows.take(torch.arange(min(2, len(rows))), vae.like).inputs
+            Elbo().terms(vae.model, vae.guide, *first)
+    except ValueError:
+        return Trace_ELBO()
+    finally:
+        vae.train(was_training)
+    return Elbo()
 
 
 class Loop:

@@ -369,7 +369,7 @@ class IWAE(RowObjective):
         return terms.log_weight.logsumexp(0) - math.log(self.num_particles)
 
 
-def objective_of(choice: str | Choice | ELBO | None) -> ELBO:
+def objective_of(choice: str | Choice | ELBO) -> ELBO:
     """The objective that a name, with options, or an instance says.
 
     Raises
@@ -377,8 +377,6 @@ def objective_of(choice: str | Choice | ELBO | None) -> ELBO:
     TypeError, ValueError
         If it is a class, has no differentiable loss, or there is none of that name.
     """
-    if choice is None:
-        return Elbo()
     if isinstance(choice, str | Choice):
         return OBJECTIVES.build(choice)
     if isinstance(choice, type):
