@@ -141,6 +141,12 @@ class VAEConfig(BaseModel):
         NETWORKS.build(self.choice("network"))
         return self
 
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> VAEConfig:
+        """The same choices but for ``update``, which is checked as in a config made anew."""
+        return type(self)(**{**self.model_dump(), **(update or {})})
+
     def choice(self, part: str) -> Choice:
         """The choice of ``"network"``, ``"likelihood"``, ``"prior"`` or ``"guide"``."""
         return Choice(getattr(self, part), getattr(self, f"{part}_options"))

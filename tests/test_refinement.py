@@ -377,7 +377,9 @@ def test_a_flow_without_an_inverse(oracle):
 def test_a_row_without_a_density_does_not_hold_up_the_others(oracle):
     vae, x = oracle.vae(), oracle.rows(4)
     bad = torch.tensor([0.0, 0.0, torch.nan, 0.0])[:, None]
-    vae.decoder.network.register_forward_hook(lambda module, inputs, raw: raw + bad)
+    vae.decoder.network.register_forward_hook(
+        lambda module, inputs, raw: (raw.unflatten(0, (-1, 4)) + bad).flatten(0, 1)
+    )
     tree = refine(vae, x, rows="all", method="nuts", num_samples=300, progress=False)
     assert tree.posterior.z.isnull().all(("chain", "draw", "latent")).values.tolist() == [
         False, False, True, False,

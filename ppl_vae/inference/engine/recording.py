@@ -122,6 +122,8 @@ class Recording:
             "size_asserts": False,
             "alignment_asserts": False,
         }
+        known = config.get_config_copy()  # not every option is in every version
+        options = {name: value for name, value in options.items() if name in known}
         if LINEAR is not None and self._module.graph.find_nodes(
             op="call_function", target=LINEAR.default
         ):

@@ -62,9 +62,7 @@ class Watch:
 
     Examples
     --------
-    >>> class Settings:
-    ...     beta = 1.0
-    >>> settings = Settings()
+    >>> settings = types.SimpleNamespace(beta=1.0)
     >>> watch = Watch(settings=settings)
     >>> watch.changed()
     >>> settings.beta = 0.5
