@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from ppl_vae import VAE, load_data
@@ -310,3 +311,72 @@ def test_rows_of_another_shape_are_not_encoded(command, run_folder, tmp_path):
     assert code == 2
     assert "this VAE was built for (row, 8, 8)" in err
     assert not (run_folder / "new.nc").exists()
+
+
+def test_data_behind_a_link_without_a_suffix(command, tmp_path):
+    """As DVC and git-annex have it: the name says what the file is."""
+    (tmp_path / "3f2a9c").write_text("a,b\n" + "1.5,2\n2.5,3\n0.5,1\n" * 10)
+    (tmp_path / "data.csv").symlink_to("3f2a9c")
+    assert command("fit", "data.csv", *QUICK, "--out", "run", "--quiet")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--draws", "20"), "--draws is 20"),
+        (("--batch-size", "0"), "--batch-size is 0"),
+        (("--device", "cuda"), "finds no GPU"),
+        (("--hidden", "1000000000"), "not enough memory"),
+        (("--prior", "vamp:componets=5"), "has no option 'componets'; accepted is components=100"),
+        (("--objective", "beta:bet=1"), "has no option 'bet'"),
+        (("--optimizer", "sgd"), "optimizer is 'sgd'"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="one case asks for a GPU that is not there")
+def test_what_cannot_be_done_is_said_before_the_fit(command, tmp_path, arguments, message):
+    code, _, err = command("fit", *QUICK, "--out", "run", *arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_fails_after_the_fit_costs_no_more_than_itself(command, tmp_path, monkeypatch):
+    import ppl_vae.run.folder as module
+
+    def broken(*_, **__):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(module, "plot_draws", broken)
+    code, _, err = command("fit", *QUICK, "--out", "run", "--quiet")
+    assert code == 1
+    assert err == "ppl-vae: the run is in run, but prior_draws.png is missing (no ink)\n"
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == sorted(
+        set(FILES) - {"prior_draws.png"}
+    )
+
+
+def test_other_data_are_noticed(command, tmp_path):
+    np.save(tmp_path / "d.npy", np.random.default_rng(0).random((60, 4)))
+    assert command("fit", "d.npy", *QUICK, "--out", "run", "--quiet")[0] == 0
+    np.save(tmp_path / "d.npy", np.random.default_rng(1).random((60, 4)))
+    code, _, err = command("evaluate", "run", "--draws", "50")
+    assert code == 2
+    assert "was changed after the fit" in err
+
+
+def test_columns_are_matched_by_name(command, tmp_path):
+    table(tmp_path / "a.csv")
+    options = ["--label", "kind"]
+    assert command("fit", "a.csv", *options, *QUICK, "--out", "run", "--quiet")[0] == 0
+    lines = [line.split(",") for line in (tmp_path / "a.csv").read_text().split()]
+    (tmp_path / "b.csv").write_text("\n".join(",".join([w, h, k]) for h, w, k in lines) + "\n")
+    for name in ("a", "b"):
+        done = command("encode", "run", f"{name}.csv", *options, "--out", f"{name}.nc", "--quiet")
+        assert done[0] == 0
+    a, b = (xr.open_datatree(tmp_path / f"{n}.nc", engine="h5netcdf").load() for n in "ab")
+    np.testing.assert_array_equal(a.sample_stats.log_weight, b.sample_stats.log_weight)
+    (tmp_path / "c.csv").write_text("height,depth,kind\n1,2,a\n2,3,b\n")
+    code, _, err = command("encode", "run", "c.csv", *options)
+    assert code == 2
+    assert "has no column 'width' and has 'depth', which the fit had not" in err

@@ -7,6 +7,7 @@ __all__ = ["app", "main"]
 import os
 import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -57,7 +58,8 @@ def main() -> None:
     def terminate(*_: Any) -> None:
         raise _Terminated
 
-    signal.signal(signal.SIGTERM, terminate)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(standalone_mode=False) or 0
     except (typer.Abort, KeyboardInterrupt):
@@ -73,9 +75,11 @@ def main() -> None:
         fail(one_line(error))
     except Exception as error:
         # typer carries its own click or uses the installed one: its errors have this in common.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            fail(error.format_message())
+        if not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
-        fail(error.format_message())
+        fail("there is not enough memory; ask for less, with --hidden, --draws or --batch-size")
     if code == _INTERRUPTED:
         fail("interrupted; an unfinished fit goes on with --resume", code=_INTERRUPTED)
     sys.exit(code)

@@ -79,6 +79,8 @@ def sample(
     from ..run import Run
     from ..workflow.posterior import sample_prior
 
+    if num_samples < 1:
+        raise ValueError(f"--num-samples is {num_samples}; pass at least 1")
     vae = Run(run).vae()
     out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png"))
     if out.suffix == ".png":

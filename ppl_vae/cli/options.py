@@ -28,6 +28,7 @@ __all__ = [
     "source_of",
 ]
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,7 +94,7 @@ def source_of(
     path = Path(data)
     return {
         # Where a run is read from later need not be where it was written from.
-        "name_or_path": str(path.resolve()) if path.exists() else data,
+        "name_or_path": os.path.abspath(path) if path.exists() else data,
         "root": None if data_root is None else str(data_root.resolve()),
         "label": label,
         "drop": drop or (),

@@ -112,7 +112,8 @@ def _dataset(
 def _dense(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
     from scipy import sparse
 
-    form = arrays["format"].item().decode() if "format" in arrays else "csr"
+    form = arrays["format"].item() if "format" in arrays else "csr"
+    form = form.decode() if isinstance(form, bytes) else form
     if form not in ("csr", "csc"):
         raise ValueError(f"{path} is a sparse matrix in form {form!r}; save it as csr or csc")
     triple = (arrays["data"], arrays["indices"], arrays["indptr"])

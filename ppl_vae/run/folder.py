@@ -77,6 +77,11 @@ class Run:
                     f"config.json in {str(self.folder)!r} was changed after the fit: its part "
                     f"{name!r} is no longer there; undo the change or fit again"
                 )
+        if not isinstance(settings["fit"].get("seed"), int):
+            raise ValueError(
+                f"config.json in {str(self.folder)!r} was changed after the fit: it has no seed; "
+                "undo the change or fit again"
+            )
         return settings
 
     def vae(self) -> VAE:
