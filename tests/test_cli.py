@@ -326,7 +326,7 @@ def test_data_behind_a_link_without_a_suffix(command, tmp_path):
         (("--draws", "20"), "--draws is 20"),
         (("--batch-size", "0"), "--batch-size is 0"),
         (("--device", "cuda"), "finds no GPU"),
-        (("--hidden", "1000000000"), "not enough memory"),
+        (("--hidden", "10000000000000"), "not enough memory"),
         (("--prior", "vamp:componets=5"), "has no option 'componets'; accepted is components=100"),
         (("--objective", "beta:bet=1"), "has no option 'bet'"),
         (("--optimizer", "sgd"), "optimizer is 'sgd'"),
