@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["VAE"]
 
 import inspect
-import json
 import os
 from typing import Any, cast
 
@@ -20,10 +19,10 @@ from .components.networks import INITIALIZATIONS
 from .components.priors import Prior
 from .config import VAEConfig
 from .distributions import for_pyro
-from .files import check_finite, load_tensors, save_tensors
 from .isolation import seeded
 from .renamed import renamed
 from .rows import check_rows, to_float
+from .saving import read_vae, write_vae
 from .sources import in_memory
 
 
@@ -51,6 +50,12 @@ class VAE(AmortizedModel):
     name
         What parameters are called by in Pyro's param store.
 
+    Raises
+    ------
+    ValueError
+        If the decoder could not leave out missing entries that the encoder accepts, or a part
+        draws its weights by ``PyroSample``.
+
     Examples
     --------
     Plain Pyro, as it stands:
@@ -73,6 +78,7 @@ class VAE(AmortizedModel):
         name: str = "vae",
     ) -> None:
         super().__init__()
+        _check_weights(prior=prior, decoder=decoder, encoder=encoder)
         if getattr(encoder, "missing", False):
             _check_leaves_out(decoder)
         self.prior = prior
@@ -264,9 +270,7 @@ class VAE(AmortizedModel):
                 "build it again; choose them by name, as VAEConfig(...).parts() does, or "
                 "save vae.state_dict() with safetensors instead"
             )
-        check_finite(self.state_dict(), "vae")
-        metadata = {"vae": json.dumps({"name": self.name, **config.model_dump()})}
-        save_tensors(path, self.state_dict(), metadata)
+        write_vae(path, config, self.name, self.state_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> VAE:
@@ -279,26 +283,10 @@ class VAE(AmortizedModel):
         ValueError
             If the file is damaged, has no config, or its weights do not fit its config.
         """
-        tensors, metadata = load_tensors(path)
-        if "vae" not in metadata:
-            raise ValueError(f"{str(path)!r} holds no VAE; write one with vae.save(path)")
+        config, name, weights = read_vae(path)
+        vae = cls.from_config(config, name=name)
         try:
-            config = json.loads(metadata["vae"])
-            config["name"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{str(path)!r} holds a description of a VAE that cannot be read "
-                f"({type(error).__name__}); save it again with vae.save(path)"
-            ) from error
-        if "context_dim" in config:  # as 0.1 wrote it
-            config["covariate_dim"] = config.pop("context_dim")
-        fields = VAEConfig(**{k: v for k, v in config.items() if k != "name"})
-        _check_sizes(fields, tensors, path)
-        check_finite(tensors, str(path))
-        vae = cls.from_config(fields)
-        vae.name = config["name"]
-        try:
-            vae.to(next(iter(tensors.values())).dtype).load_state_dict(tensors)
+            vae.to(next(iter(weights.values())).dtype).load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(
                 f"the weights in {str(path)!r} do not fit the config beside them, which was "
@@ -360,25 +348,6 @@ class VAE(AmortizedModel):
                     )
 
 
-def _check_sizes(
-    config: VAEConfig, tensors: dict[str, Tensor], path: str | os.PathLike[str]
-) -> None:
-    """Refuse a description of another size than the weights beside it, before it is built.
-
-    Raises
-    ------
-    ValueError
-        If a hidden layer has a size that no weight has.
-    """
-    there = {size for tensor in tensors.values() for size in tensor.shape}
-    for size in (config.latent_dim, *(config.network_options.get("hidden") or ())):
-        if size not in there and 2 * size not in there:
-            raise ValueError(
-                f"the weights in {str(path)!r} do not fit the config beside them, which was "
-                f"changed after saving: none has the size {size}"
-            )
-
-
 def _check_leaves_out(decoder: nn.Module) -> None:
     """Refuse a decoder that could not leave missing entries out.
 
@@ -398,3 +367,23 @@ def _check_leaves_out(decoder: nn.Module) -> None:
             "argument that says which entries are observed; write forward(z, covariates=None, "
             "observed=None) and mask the others, or override likelihood alone"
         )
+
+
+def _check_weights(**parts: nn.Module) -> None:
+    """Refuse parts with random weights.
+
+    Raises
+    ------
+    ValueError
+        If a weight is drawn by a PyroSample. It would be drawn within the plate of rows, and
+        checks would evaluate densities with another weight each time.
+    """
+    for part, module in parts.items():
+        for where, inner in module.named_modules():
+            for name in getattr(inner, "_pyro_samples", ()):
+                raise ValueError(
+                    f"{'.'.join(filter(None, (part, where, name)))} is drawn by a PyroSample, but "
+                    "a VAE's parts have weights that are the same for all rows and are fitted: "
+                    "make it an nn.Parameter, or write a model of your own that draws it outside "
+                    "of the plate of rows"
+                )

@@ -14,6 +14,7 @@ FLOORS = (
     ("amortized", "components"),
     ("rows", "data"),
     ("config",),
+    ("saving",),
     ("vae",),
     ("presets",),
     ("inference", "workflow"),

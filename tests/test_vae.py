@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from ppl_vae import (
@@ -372,3 +373,12 @@ def test_parts_of_registries_are_saved_in_any_vae(tmp_path):
     assert loaded.name == "both"
     for key, value in vae.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
+
+
+def test_random_weights_are_refused_at_once():
+    """They would be drawn within the plate of rows, and anew whenever a check asks."""
+    network = PyroModule[nn.Sequential](PyroModule[nn.Linear](2, 5), nn.Tanh(), nn.Linear(5, 64))
+    network[0].weight = PyroSample(dist.Normal(0.0, 1.0).expand([5, 2]).to_event(2))
+    encoder = NormalEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), 2)
+    with pytest.raises(ValueError, match=r"decoder.network.0.weight is drawn by a PyroSample"):
+        VAE(StandardNormal(2), BernoulliDecoder(network, (8, 8)), encoder)
