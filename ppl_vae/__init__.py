@@ -40,10 +40,14 @@ if TYPE_CHECKING:
     from .inference.fit import FitResult as FitResult
     from .inference.fit import fit as fit
     from .inference.objectives import IWAE as IWAE
+    from .inference.objectives import TCVAE as TCVAE
     from .inference.objectives import Beta as Beta
+    from .inference.objectives import DReG as DReG
     from .inference.objectives import Elbo as Elbo
+    from .inference.objectives import FreeBits as FreeBits
     from .inference.objectives import MeanField as MeanField
     from .inference.objectives import RowObjective as RowObjective
+    from .inference.objectives import StickingTheLanding as StickingTheLanding
     from .pictures.checks import plot_calibration as plot_calibration
     from .pictures.checks import plot_diagnosis as plot_diagnosis
     from .pictures.decoded import plot_interpolation as plot_interpolation
@@ -97,7 +101,17 @@ _HOMES = {
     "data": ("Dataset", "load_data"),
     "inference.engine.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
     "inference.fit": ("FitResult", "fit"),
-    "inference.objectives": ("IWAE", "Beta", "Elbo", "MeanField", "RowObjective"),
+    "inference.objectives": (
+        "IWAE",
+        "TCVAE",
+        "Beta",
+        "DReG",
+        "Elbo",
+        "FreeBits",
+        "MeanField",
+        "RowObjective",
+        "StickingTheLanding",
+    ),
     "presets": ("PRESETS", "Preset"),
     "rows": ("binarize",),
     "vae": ("VAE",),

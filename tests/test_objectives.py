@@ -11,12 +11,16 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 
 from ppl_vae import (
     IWAE,
+    TCVAE,
     VAE,
     Beta,
+    DReG,
     Elbo,
+    FreeBits,
     FullRankEncoder,
     MeanField,
     RowObjective,
+    StickingTheLanding,
     VAEConfig,
     fit,
 )
@@ -231,3 +235,116 @@ def test_full_rank_posteriors(bits):
     other, _ = gradients(Trace_ELBO(), vae, bits)
     torch.testing.assert_close(loss, other)
     assert math.isfinite(loss.item())
+
+
+@pytest.mark.parametrize(
+    ("ours", "same"),
+    [
+        (StickingTheLanding(), Elbo()),
+        (DReG(5), IWAE(5)),
+        (TCVAE(1.0), Elbo()),
+        (FreeBits(0), MeanField()),
+    ],
+    ids=["stl", "dreg", "tcvae", "free_bits"],
+)
+def test_the_value_of_its_bound(bits, ours, same):
+    vae = small()
+    torch.testing.assert_close(gradients(ours, vae, bits)[0], gradients(same, vae, bits)[0])
+
+
+def gradients_of_encoder(objective, vae, x, draws):
+    """Of the encoder's location head, shape (draw, entry)."""
+    found = []
+    for _ in range(draws):
+        vae.zero_grad()
+        objective.differentiable_loss(vae.model, vae.guide, x).backward()
+        found.append(vae.encoder.loc_head.weight.grad.flatten().clone())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("ours", [StickingTheLanding(), DReG(4)], ids=["stl", "dreg"])
+def test_without_the_score_an_exact_guide_has_nothing_to_learn(oracle, ours):
+    vae, x = oracle.vae(), oracle.rows(10)
+    assert gradients_of_encoder(ours, vae, x, 3).abs().max() < 1e-5
+    assert gradients_of_encoder(Elbo(), vae, x, 3).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("ours", "same"), [(StickingTheLanding(), Elbo()), (DReG(4), IWAE(4))], ids=["stl", "dreg"]
+)
+def test_without_the_score_the_mean_gradient_is_the_same(oracle, ours, same):
+    """Each of 24 entries within 4.5 standard errors: by chance in one of 6,000 seeds not."""
+    vae, x = oracle.vae(), oracle.rows(4)
+    with torch.no_grad():
+        vae.encoder.scale_head.bias += 0.8
+        vae.encoder.loc_head.bias += 0.3
+    torch.manual_seed(0)
+    a, b = (gradients_of_encoder(objective, vae, x, 700) for objective in (ours, same))
+    error = ((a.var(0) + b.var(0)) / len(a)).sqrt()
+    assert ((a.mean(0) - b.mean(0)).abs() < 4.5 * error).all()
+    # Not so wide that any gradient would pass.
+    assert ((a.mean(0) - 0.5 * b.mean(0)).abs() > 4.5 * error).any()
+
+
+def test_signal_to_noise_grows_with_particles_where_that_of_iwae_falls(oracle):
+    """Rainforth et al. (2018) and Tucker et al. (2019), figure 1."""
+    vae, x = oracle.vae(), oracle.rows(4)
+    with torch.no_grad():
+        vae.encoder.scale_head.bias += 0.8
+        vae.encoder.loc_head.bias += 0.3
+
+    def signal_to_noise(objective):
+        torch.manual_seed(0)
+        found = gradients_of_encoder(objective, vae, x, 400)
+        return (found.mean(0).abs() / found.std(0)).mean().item()
+
+    few, many = ([signal_to_noise(kind(k)) for kind in (DReG, IWAE)] for k in (2, 64))
+    assert many[0] > 1.5 * few[0]
+    assert many[1] < 0.8 * few[1]
+
+
+def test_free_bits_by_latent_and_batch(bits):
+    """Each latent costs the mean of its KL divergence over the batch, or the free nats."""
+    vae = small()
+    with torch.no_grad():
+        vae.encoder.loc_head.bias.copy_(torch.tensor([0.0, 3.0]))
+    objective = FreeBits(0.5)
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    terms, *_ = objective.terms(vae.model, vae.guide, bits)
+    q = vae.posterior(bits).base_dist
+    kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).mean(0)
+    assert kl[0] < 0.5 < kl[1]
+    expected = terms.log_likelihood[0] - 0.5 - kl[1]
+    torch.testing.assert_close(objective.by_row(terms, 200), expected)
+
+
+def test_total_correlation_by_its_definition(bits):
+    vae, x, beta = small(), bits[:7], 4.0
+    objective = TCVAE(beta)
+    pyro.clear_param_store()
+    terms, num_rows, _ = objective.terms(vae.model, vae.guide, x)
+    z, q = terms.z["z"], vae.posterior(x).base_dist
+    expected = []
+    for i in range(7):
+        densities = torch.stack(
+            [
+                torch.distributions.Normal(q.loc[j], q.scale[j]).log_prob(z[i]).exp()
+                for j in range(7)
+            ]
+        )  # (row, latent)
+        joint = densities.prod(1).sum() / (7 * num_rows)
+        apart = (densities.sum(0) / (7 * num_rows)).prod()
+        expected.append(terms.log_weight[0, i] - (beta - 1) * (joint / apart).log())
+    torch.testing.assert_close(objective.by_row(terms, num_rows), torch.stack(expected))
+
+
+def test_total_correlation_needs_independent_latents(bits):
+    with pytest.raises(ValueError, match="latents of the guide's site 'z' are not independent"):
+        fit(small(guide="full_rank"), bits, objective="tcvae", epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["free_bits", "stl", "dreg"])
+def test_of_guides_without_independent_latents(name, bits):
+    result = fit(small(guide="full_rank"), bits, objective=name, epochs=2, progress=False)
+    assert result.finite

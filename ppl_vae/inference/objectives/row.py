@@ -1,35 +1,26 @@
-"""What a fit maximizes, row by row: bounds on log p(x), and what is near to one."""
+"""What an objective must say: a number for each row, and a bound on log p(x) beside it."""
 
 from __future__ import annotations
 
-__all__ = [
-    "IWAE",
-    "OBJECTIVES",
-    "Beta",
-    "Elbo",
-    "MeanField",
-    "RowObjective",
-    "Terms",
-    "objective_of",
-]
+__all__ = ["OBJECTIVES", "RowObjective", "Terms", "sum_of"]
 
 import abc
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from pyro import plate, poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_model_guide_match
 from torch import Tensor
-from torch.distributions import kl_divergence
 
-from ..components.registry import Choice, Registry
+from ...components.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -45,6 +36,8 @@ class Terms:
     z, p, q
         The draws of each latent site, ``(particle, row, latent)``, and its distributions in the
         model and in the guide.
+    log_q_at
+        By latent site, a function that gives log q(z|x) of other draws of the same shape.
     """
 
     log_likelihood: Tensor
@@ -53,6 +46,7 @@ class Terms:
     z: Mapping[str, Tensor]
     p: Mapping[str, Any]
     q: Mapping[str, Any]
+    log_q_at: Mapping[str, Callable[[Tensor], Tensor]]
 
     @property
     def log_ratio(self) -> Tensor:
@@ -187,6 +181,10 @@ class RowObjective(ELBO, abc.ABC):
             value: Tensor = site["log_prob"] / factor if factor != 1 else site["log_prob"]
             return value.expand(self.num_particles, frame.size)
 
+        def log_prob_of(site: Any, z: Tensor) -> Tensor:
+            value = scale_and_mask(site["fn"].log_prob(z), site["scale"] / factor, site["mask"])
+            return cast(Tensor, value).expand(self.num_particles, frame.size)
+
         observed = [log_prob(site) for site in sites.values() if site["is_observed"]]
         if not (observed and latents):
             raise ValueError(
@@ -200,6 +198,7 @@ class RowObjective(ELBO, abc.ABC):
             z={name: cast(Tensor, guided.nodes[name]["value"]) for name in latents},
             p={name: sites[name]["fn"] for name in latents},
             q={name: guided.nodes[name]["fn"] for name in latents},
+            log_q_at={name: partial(log_prob_of, guided.nodes[name]) for name in latents},
         )
         return terms, num_rows, factor
 
@@ -232,162 +231,3 @@ def _plate_of(sites: Mapping[str, Any]) -> Any:
             "one: use pyro.infer.Trace_ELBO() for others"
         )
     return next(iter(frames.values()))[0]
-
-
-@OBJECTIVES.register("elbo")
-class Elbo(RowObjective):
-    r"""The evidence lower bound, :math:`E_q[\log p(x, z) - \log q(z \mid x)]`.
-
-    The numbers and gradients of Pyro's ``Trace_ELBO``.
-
-    Source: Kingma & Welling (2014), equation 7.
-
-    Examples
-    --------
-    >>> from ppl_vae import VAE, VAEConfig
-    >>> vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)), name="e")
-    >>> loss = Elbo().differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
-    >>> loss.shape
-    torch.Size([])
-    """
-
-    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
-        return terms.log_weight.mean(0)
-
-
-@OBJECTIVES.register("mean_field")
-class MeanField(RowObjective):
-    r"""The ELBO with the KL divergence by its formula, where there is one.
-
-    .. math:: E_q[\log p(x \mid z)] - \operatorname{KL}(q(z \mid x) \,\|\, p(z))
-
-    The numbers of Pyro's ``TraceMeanField_ELBO``.
-
-    Source: Kingma & Welling (2014), equation 8.
-    """
-
-    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
-        return terms.log_likelihood.mean(0) - sum_of([self._kl(terms, site) for site in terms.z])
-
-    def bound(self, terms: Terms) -> Tensor:
-        return self.by_row(terms, 0)
-
-    def _kl(self, terms: Terms, site: str) -> Tensor:
-        try:
-            kl = kl_divergence(terms.q[site], terms.p[site])
-        except NotImplementedError:
-            kl = terms.log_q[site] - terms.log_prior[site]
-        return kl.expand(self.num_particles, -1).mean(0) if kl.dim() < 2 else kl.mean(0)
-
-
-@OBJECTIVES.register("beta")
-class Beta(RowObjective):
-    r"""The ELBO with a weight on the KL divergence, constant or warmed up.
-
-    .. math:: E_q[\log p(x \mid z)] - \beta(t) \operatorname{KL}(q(z \mid x) \,\|\, p(z))
-
-    Source: Higgins et al. (2017), *beta-VAE*, equation 4; Sønderby et al. (2016), *Ladder
-    variational autoencoders*, for the linear warm-up; Fu et al. (2019), *Cyclical annealing
-    schedule*, for cycles.
-
-    Parameters
-    ----------
-    beta
-        The weight in the end.
-    warmup
-        The part of a fit, 0 to 1, over which the weight rises from 0 in a straight line; with
-        ``cycles`` the part of each cycle.
-    cycles
-        How often the weight starts from 0 again.
-    num_particles
-        Draws of the latents for each row.
-
-    Raises
-    ------
-    ValueError
-        If an option is out of its range.
-
-    Examples
-    --------
-    >>> beta = Beta(2.0, warmup=0.5)
-    >>> beta.advance(0.25)
-    >>> beta.weight
-    tensor(1.)
-    """
-
-    def __init__(
-        self, beta: float = 1.0, warmup: float = 0.0, cycles: int = 1, *, num_particles: int = 1
-    ) -> None:
-        super().__init__(num_particles)
-        if not 0 <= beta < math.inf:
-            raise ValueError(f"beta is {beta}; pass a number of at least 0")
-        if not 0 <= warmup <= 1:
-            raise ValueError(f"warmup is {warmup}; pass a part of the fit, from 0 to 1")
-        if not (isinstance(cycles, int) and cycles >= 1):
-            raise ValueError(f"cycles is {cycles}; pass a whole number of at least 1")
-        self.beta = float(beta)
-        self.warmup = float(warmup)
-        self.cycles = cycles
-        self.weight = torch.tensor(0.0 if warmup else self.beta)
-
-    def advance(self, t: float) -> None:
-        # The last cycle ends at the end, and does not start anew there.
-        position = t * self.cycles - min(math.floor(t * self.cycles), self.cycles - 1)
-        risen = min(1.0, position / self.warmup) if self.warmup else 1.0
-        self.weight.fill_(self.beta * risen)
-
-    def to(self, device: torch.device) -> None:
-        self.weight = self.weight.to(device)
-
-    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
-        weight = self.weight.to(terms.log_likelihood.dtype)
-        return (terms.log_likelihood - weight * terms.log_ratio).mean(0)
-
-
-@OBJECTIVES.register("iwae")
-class IWAE(RowObjective):
-    r"""The importance-weighted bound, :math:`E \log \frac1K \sum_k p(x, z_k) / q(z_k \mid x)`.
-
-    It rises to log p(x) with the number of particles. Under a subsampled plate each row keeps its
-    own logarithm, which Pyro's ``RenyiELBO`` takes of all rows together.
-
-    Source: Burda et al. (2016), equation 8.
-
-    Parameters
-    ----------
-    num_particles
-        The number K of draws for each row.
-    """
-
-    def __init__(self, num_particles: int = 10) -> None:
-        super().__init__(num_particles)
-
-    def by_row(self, terms: Terms, num_rows: int) -> Tensor:
-        return self.bound(terms)
-
-    def bound(self, terms: Terms) -> Tensor:
-        return terms.log_weight.logsumexp(0) - math.log(self.num_particles)
-
-
-def objective_of(choice: str | Choice | ELBO) -> ELBO:
-    """The objective that a name, with options, or an instance says.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is a class, has no differentiable loss, or there is none of that name.
-    """
-    if isinstance(choice, str | Choice):
-        return OBJECTIVES.build(choice)
-    if isinstance(choice, type):
-        raise TypeError(
-            f"objective is the class {choice.__name__}; pass an instance: {choice.__name__}()"
-        )
-    loss = getattr(type(choice), "differentiable_loss", None)
-    if loss is None or type(choice).__name__ == "RenyiELBO":
-        raise TypeError(
-            f"objective is a {type(choice).__name__}, which has no differentiable loss by row; "
-            "pass the name of one, such as 'elbo', 'beta:beta=4' or 'iwae:num_particles=8', or a "
-            "Pyro ELBO with a differentiable loss, such as Trace_ELBO()"
-        )
-    return choice
