@@ -19,12 +19,19 @@ if TYPE_CHECKING:
         ZeroInflatedNegativeBinomialDecoder as ZeroInflatedNegativeBinomialDecoder,
     )
     from .components.encoders import Encoder as Encoder
+    from .components.encoders import FlowEncoder as FlowEncoder
     from .components.encoders import FullRankEncoder as FullRankEncoder
+    from .components.encoders import LadderEncoder as LadderEncoder
+    from .components.encoders import LowRankEncoder as LowRankEncoder
+    from .components.encoders import MixtureEncoder as MixtureEncoder
     from .components.encoders import NormalEncoder as NormalEncoder
     from .components.networks import MLP as MLP
     from .components.networks import ConvDecoder as ConvDecoder
     from .components.networks import ConvEncoder as ConvEncoder
     from .components.networks import Network as Network
+    from .components.priors import ConditionalPrior as ConditionalPrior
+    from .components.priors import FlowPrior as FlowPrior
+    from .components.priors import LadderPrior as LadderPrior
     from .components.priors import MixturePrior as MixturePrior
     from .components.priors import Prior as Prior
     from .components.priors import StandardNormal as StandardNormal
@@ -93,9 +100,25 @@ _HOMES = {
         "PoissonDecoder",
         "ZeroInflatedNegativeBinomialDecoder",
     ),
-    "components.encoders": ("Encoder", "FullRankEncoder", "NormalEncoder"),
+    "components.encoders": (
+        "Encoder",
+        "FlowEncoder",
+        "FullRankEncoder",
+        "LadderEncoder",
+        "LowRankEncoder",
+        "MixtureEncoder",
+        "NormalEncoder",
+    ),
     "components.networks": ("MLP", "ConvDecoder", "ConvEncoder", "Network"),
-    "components.priors": ("MixturePrior", "Prior", "StandardNormal", "VampPrior"),
+    "components.priors": (
+        "ConditionalPrior",
+        "FlowPrior",
+        "LadderPrior",
+        "MixturePrior",
+        "Prior",
+        "StandardNormal",
+        "VampPrior",
+    ),
     "components.registry": ("Choice",),
     "config": ("VAEConfig",),
     "data": ("Dataset", "load_data"),

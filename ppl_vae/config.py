@@ -40,14 +40,16 @@ class VAEConfig(BaseModel):
     latent_dim
         The number of latents.
     network
-        ``"mlp"`` or ``"conv"``.
+        ``"mlp"``, ``"conv"`` or ``"resnet"``.
     likelihood
         ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"``, ``"normal"``,
         ``"poisson"``, ``"zero_inflated_negative_binomial"`` or ``"categorical"``.
     prior
-        ``"standard_normal"``, ``"mixture"`` or ``"vamp"``.
+        ``"standard_normal"``, ``"mixture"``, ``"vamp"``, ``"flow"``, ``"ladder"`` or
+        ``"conditional"``.
     guide
-        ``"normal"`` or ``"full_rank"``: the family of the encoder.
+        ``"normal"``, ``"full_rank"``, ``"low_rank"``, ``"flow"``, ``"mixture"`` or ``"ladder"``, the
+        family of the encoder.
     network_options, likelihood_options, prior_options, guide_options
         Arguments of the part's class, such as ``{"hidden": (64,)}``. Each of the four parts can
         also be written with its options, ``network="mlp:hidden=(64,),activation=tanh"``, and so

@@ -27,13 +27,27 @@ from ppl_vae.components.networks import NETWORKS
 from ppl_vae.components.priors import PRIORS
 
 # A small choice of each part. A part that is missing here fails test_families.py.
-NETWORK = {"mlp": "mlp:hidden=(6,)", "conv": "conv:hidden=(3,6)"}
+NETWORK = {
+    "mlp": "mlp:hidden=(6,)",
+    "conv": "conv:hidden=(3,6)",
+    "resnet": "resnet:channels=(3,4),width=6",
+}
 PRIOR = {
     "standard_normal": "standard_normal",
     "mixture": "mixture:components=3",
     "vamp": "vamp:components=3",
+    "flow": "flow:transforms=2,hidden=(6,)",
+    "ladder": "ladder:width=6",
+    "conditional": "conditional:hidden=(6,)",
 }
-GUIDE = {"normal": "normal", "full_rank": "full_rank"}
+GUIDE = {
+    "normal": "normal",
+    "full_rank": "full_rank",
+    "low_rank": "low_rank:rank=1",
+    "flow": "flow:transforms=2,hidden=(6,),context=3",
+    "mixture": "mixture:components=3",
+    "ladder": "ladder:width=6",
+}
 LIKELIHOOD = {
     "bernoulli": "bernoulli",
     "continuous_bernoulli": "continuous_bernoulli",
@@ -81,7 +95,9 @@ def case(
 ) -> tuple[VAE, Tensor, Tensor | None]:
     """A VAE of these choices, rows of its kind, and covariates if it takes any."""
     choices = DEFAULTS | choices
-    shape = (6, 5) if choices["network"].startswith("conv") else (5,)
+    shape = (5,) if choices["network"].startswith("mlp") else (6, 5)
+    if choices["prior"].startswith("conditional"):
+        covariate_dim = covariate_dim or 2
     x = rows(choices["likelihood"], shape)
     if missing:
         gaps = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.2
@@ -91,7 +107,9 @@ def case(
         x, latent_dim=2, missing=missing, covariate_dim=covariate_dim, **choices
     )
     vae = VAE.from_config(config).to(dtype)
-    covariates = torch.rand(len(x), covariate_dim).to(dtype) if covariate_dim else None
+    generator = torch.Generator().manual_seed(3)
+    covariates = torch.rand(len(x), covariate_dim, generator=generator).to(dtype)
+    covariates = covariates if covariate_dim else None
     return vae, x.to(dtype), covariates
 
 
@@ -128,8 +146,11 @@ def of(each: dict[str, object]) -> set[frozenset[tuple[str, str]]]:
 
 
 def impossible(each: dict[str, object]) -> bool:
-    """What is refused in a sentence: a VampPrior knows no covariates, and no missing entries."""
-    return str(each.get("prior", "")).startswith("vamp") and bool(each.get("covariate_dim"))
+    """What is refused in a sentence: a VampPrior given covariates, and what needs some without."""
+    prior, covariates = str(each.get("prior", "")), each.get("covariate_dim")
+    if prior.startswith("vamp"):
+        return bool(covariates)
+    return prior.startswith("conditional") and covariates == 0
 
 
 def bits(size: int = 40) -> Tensor:

@@ -74,8 +74,9 @@ def test_each_pair_of_parts(each, tmp_path):
 def test_each_part_is_fitted_alike_by_eager_and_recorded_steps(name):
     ends = []
     for engine in ("eager", "graph"):
-        vae, x, _ = case(**SINGLE[name])
-        result = fit(vae, x, epochs=3, batch_size=10, engine=engine, progress=False)
+        vae, x, covariates = case(**SINGLE[name])
+        given = {"covariates": covariates, "batch_size": 10, "progress": False}
+        result = fit(vae, x, epochs=3, engine=engine, **given)
         ends.append(result.history.train_loss.values)
     assert ends[1] == pytest.approx(ends[0], rel=1e-4)
 
@@ -101,9 +102,9 @@ def calls(vae, x, covariates=None):
     yield lambda: active_units(vae, few, **some)
     yield lambda: amortization_gap(vae, few, num_samples=40, max_steps=25, **some, **quiet)
     yield lambda: refine(vae, few, rows="all", num_samples=40, max_steps=25, **some, **quiet)
-    yield lambda: refine(
-        vae, few[:2], rows="all", method="nuts", num_samples=8, num_warmup=8, num_chains=2, **quiet
-    )
+    two = {} if covariates is None else {"covariates": covariates[:2]}
+    nuts = {"method": "nuts", "num_samples": 8, "num_warmup": 8, "num_chains": 2}
+    yield lambda: refine(vae, few[:2], rows="all", **nuts, **two, **quiet)
     yield lambda: calibrate(vae, num_simulations=20, num_draws=9, **some, **quiet)
     yield lambda: predictive_check(vae, few, num_samples=10, **some, **quiet)
     yield lambda: diagnose(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "level_sizes"]
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -111,3 +111,34 @@ class Chain(TorchDistribution):
 
     def __repr__(self) -> str:
         return f"Chain(sizes={self.sizes}, batch_shape={tuple(self.batch_shape)})"
+
+
+def level_sizes(levels: int | Sequence[int], latent_dim: int) -> tuple[int, ...]:
+    """The number of latents of each level, from the top down.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two levels or more than latents, or they do not add up.
+
+    Examples
+    --------
+    >>> level_sizes(2, 5), level_sizes((1, 4), 5)
+    ((2, 3), (1, 4))
+    """
+    if isinstance(levels, int):
+        if not 2 <= levels <= latent_dim:
+            raise ValueError(
+                f"levels is {levels}; pass a number from 2 to {latent_dim}, the number of latents"
+            )
+        # What is left over goes to the lower levels.
+        return tuple((latent_dim + i) // levels for i in range(levels))
+    sizes = tuple(levels)
+    if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise ValueError(f"levels is {levels!r}; pass two or more whole numbers of at least 1")
+    if sum(sizes) != latent_dim:
+        raise ValueError(
+            f"levels is {sizes}, {sum(sizes)} latents together, but latent_dim is {latent_dim}; "
+            "make them agree"
+        )
+    return sizes

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["ENCODERS", "Encoder", "FullRankEncoder", "NormalEncoder"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "FlowEncoder",
+    "FullRankEncoder",
+    "LadderEncoder",
+    "LowRankEncoder",
+    "MixtureEncoder",
+    "NormalEncoder",
+]
 
 from .encoder import ENCODERS, Encoder
-from .normal import FullRankEncoder, NormalEncoder
+from .flow import FlowEncoder
+from .ladder import LadderEncoder
+from .mixture import MixtureEncoder
+from .normal import FullRankEncoder, LowRankEncoder, NormalEncoder

@@ -1,8 +1,8 @@
-"""Normal posteriors: independent, or with a full covariance."""
+"""Normal posteriors: independent, with a full covariance, or with one of low rank."""
 
 from __future__ import annotations
 
-__all__ = ["FullRankEncoder", "NormalEncoder"]
+__all__ = ["FullRankEncoder", "LowRankEncoder", "NormalEncoder"]
 
 from collections.abc import Sequence
 
@@ -176,4 +176,71 @@ class FullRankEncoder(Encoder):
         diagonal = self.scale(raw.diagonal(dim1=-2, dim2=-1))  # (*batch, latent)
         return dist.MultivariateNormal(
             self.loc_head(features), scale_tril=raw.tril(-1) + diagonal.diag_embed()
+        )
+
+
+@ENCODERS.register("low_rank")
+class LowRankEncoder(Encoder):
+    r"""A normal whose latents depend on each other along a few directions.
+
+    .. math:: q(z \mid x) = \mathcal{N}\bigl(z \mid \mu(x), V(x) V(x)^\top
+        + \operatorname{diag} \sigma^2(x)\bigr)
+
+    It starts near the encoder ``"normal"``: the entries of :math:`V` are small.
+
+    Source: Ong et al. (2018), *Gaussian variational approximation with a factor covariance
+    structure*, equation 3.
+
+    Parameters
+    ----------
+    network, latent_dim, center, spread, missing
+        As in :class:`~ppl_vae.Encoder`.
+    rank
+        The number of directions, columns of :math:`V`.
+    scale
+        ``"log_variance"``, ``"log_scale"`` or ``"softplus"``, of :math:`\sigma`.
+
+    Raises
+    ------
+    ValueError
+        If ``rank`` is below 1.
+
+    Examples
+    --------
+    >>> q = LowRankEncoder(nn.Linear(64, 32), latent_dim=8, rank=2)(torch.zeros(7, 64))
+    >>> q.cov_factor.shape
+    torch.Size([7, 8, 2])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        latent_dim: int,
+        rank: int = 2,
+        scale: str = "log_variance",
+        *,
+        center: float | Sequence[float] | Tensor = 0.0,
+        spread: float | Sequence[float] | Tensor = 1.0,
+        missing: bool = False,
+    ) -> None:
+        super().__init__(network, latent_dim, center=center, spread=spread, missing=missing)
+        if not (isinstance(rank, int) and rank >= 1):
+            raise ValueError(f"rank is {rank!r}; pass a whole number of at least 1")
+        self.rank = rank
+        self.scale = Scale(scale)
+        self.loc_head = nn.Linear(self.width, latent_dim)
+        self.scale_head = nn.Linear(self.width, latent_dim)
+        nn.init.zeros_(self.scale_head.weight)
+        nn.init.constant_(self.scale_head.bias, self.scale.inverse(1.0))
+        self.factor_head = nn.Linear(self.width, latent_dim * rank)
+        # Not zero, where the gradient would be zero too.
+        nn.init.zeros_(self.factor_head.weight)
+        nn.init.normal_(self.factor_head.bias, std=0.01)
+
+    def posterior(self, features: Tensor) -> TorchDistributionMixin:
+        factor = self.factor_head(features)
+        return dist.LowRankMultivariateNormal(
+            self.loc_head(features),
+            factor.reshape(*factor.shape[:-1], self.latent_dim, self.rank),
+            self.scale(self.scale_head(features)).square(),
         )

@@ -12,6 +12,9 @@ __all__ = [
     "ConvNetwork",
     "MLPNetwork",
     "Network",
+    "ResidualNetwork",
+    "ResidualReader",
+    "ResidualWriter",
     "called",
 ]
 
@@ -20,3 +23,4 @@ __all__ = [
 from .mlp import MLP, MLPNetwork
 from .conv import ConvDecoder, ConvEncoder, ConvNetwork
 from .network import ACTIVATIONS, INITIALIZATIONS, NETWORKS, Network, called
+from .resnet import ResidualNetwork, ResidualReader, ResidualWriter

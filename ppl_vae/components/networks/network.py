@@ -57,7 +57,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def checked_sizes(hidden: Sequence[int] | None) -> tuple[int, ...] | None:
+def checked_sizes(hidden: Sequence[int] | None, *, name: str = "hidden") -> tuple[int, ...] | None:
     """The hidden sizes of a network; None leaves them to be chosen.
 
     Raises
@@ -69,7 +69,7 @@ def checked_sizes(hidden: Sequence[int] | None) -> tuple[int, ...] | None:
         return None
     sizes = (hidden,) if isinstance(hidden, int) else tuple(hidden)
     if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ValueError(f"hidden is {hidden!r}; pass whole numbers of at least 1, as (256, 256)")
+        raise ValueError(f"{name} is {hidden!r}; pass whole numbers of at least 1, as (256, 256)")
     return sizes
 
 
