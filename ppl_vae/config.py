@@ -48,8 +48,8 @@ class VAEConfig(BaseModel):
         ``"standard_normal"``, ``"mixture"``, ``"vamp"``, ``"flow"``, ``"ladder"`` or
         ``"conditional"``.
     guide
-        ``"normal"``, ``"full_rank"``, ``"low_rank"``, ``"flow"``, ``"mixture"`` or ``"ladder"``, the
-        family of the encoder.
+        ``"normal"``, ``"full_rank"``, ``"low_rank"``, ``"flow"``, ``"mixture"`` or ``"ladder"``,
+        the family of the encoder.
     network_options, likelihood_options, prior_options, guide_options
         Arguments of the part's class, such as ``{"hidden": (64,)}``. Each of the four parts can
         also be written with its options, ``network="mlp:hidden=(64,),activation=tanh"``, and so
