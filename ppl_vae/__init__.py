@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from .amortized import AmortizedModel as AmortizedModel
     from .components.chain import Chain as Chain
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
+    from .components.decoders import BinomialDecoder as BinomialDecoder
     from .components.decoders import CategoricalDecoder as CategoricalDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
     from .components.decoders import Decoder as Decoder
+    from .components.decoders import DiscretizedLogisticDecoder as DiscretizedLogisticDecoder
     from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
     from .components.decoders import NormalDecoder as NormalDecoder
     from .components.decoders import PoissonDecoder as PoissonDecoder
@@ -92,9 +94,11 @@ _HOMES = {
     "components.chain": ("Chain",),
     "components.decoders": (
         "BernoulliDecoder",
+        "BinomialDecoder",
         "CategoricalDecoder",
         "ContinuousBernoulliDecoder",
         "Decoder",
+        "DiscretizedLogisticDecoder",
         "NegativeBinomialDecoder",
         "NormalDecoder",
         "PoissonDecoder",

@@ -43,7 +43,8 @@ class VAEConfig(BaseModel):
         ``"mlp"``, ``"conv"`` or ``"resnet"``.
     likelihood
         ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"``, ``"normal"``,
-        ``"poisson"``, ``"zero_inflated_negative_binomial"`` or ``"categorical"``.
+        ``"poisson"``, ``"zero_inflated_negative_binomial"``, ``"discretized_logistic"``,
+        ``"binomial"`` or ``"categorical"``.
     prior
         ``"standard_normal"``, ``"mixture"``, ``"vamp"``, ``"flow"``, ``"ladder"`` or
         ``"conditional"``.
@@ -184,8 +185,10 @@ class VAEConfig(BaseModel):
         """Choose a likelihood, and sizes to match, from data; say why in ``reason``.
 
         The likelihood is the first that accepts every value, from the narrowest: zeros and ones,
-        values in [0, 1], counts, real numbers. Real numbers and counts are centered by their means
-        and standard deviations, by feature for one-dimensional rows and over all for images.
+        intensities on a few levels (bytes are such), values in [0, 1], counts, real numbers. Whole
+        numbers that are large or far from zero, as years, codes and amounts are, count as real
+        numbers. Numbers are centered by their means and standard deviations, by feature for
+        one-dimensional rows and over all for images.
 
         Parameters
         ----------
@@ -223,8 +226,11 @@ class VAEConfig(BaseModel):
             known = DECODERS.get(likelihood, Decoder)
             described = known.describes(x, feature_names) or {}
         else:
-            likelihood, described = _first_that_describes(x, feature_names)
-            reason = f"the narrowest that fits: the data hold {DECODERS[likelihood].accepts}"
+            likelihood, described, against = _first_that_describes(x, feature_names)
+            held = DECODERS[likelihood].accepts
+            if "levels" in described:
+                held = f"intensities on {described['levels']} levels"
+            reason = f"the narrowest that fits: the data hold {held}{against}"
         if likelihood in _COUNTS and x.dtype != torch.uint8 and 100 < _largest(x) <= 255:
             reason += "; if these are pixels from 0 to 255, pass them as uint8, or divided by 255"
         network = Choice.of(choices.get("network", "mlp"))
@@ -334,11 +340,17 @@ def _largest(x: Tensor) -> float:
 
 def _first_that_describes(
     x: Tensor, feature_names: Sequence[str] | None
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, dict[str, Any], str]:
+    """The likelihood, its options, and what spoke against narrower ones, in words."""
+    against = ""
     for name, decoder in DECODERS.items():
         described = decoder.describes(x, feature_names)
-        if described is not None:
-            return name, dict(described)
+        if described is None:
+            continue
+        reason = decoder.unsuitable(x, feature_names)
+        if reason is None:
+            return name, dict(described), against
+        against += f"; {reason}" if reason else ""
     raise ValueError(
         f"x holds values that no likelihood accepts; there are {', '.join(map(repr, DECODERS))}"
     )

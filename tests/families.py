@@ -56,6 +56,8 @@ LIKELIHOOD = {
     "zero_inflated_negative_binomial": "zero_inflated_negative_binomial",
     "normal": "normal:scale=shared",
     "categorical": "categorical:levels=4",
+    "discretized_logistic": "discretized_logistic",
+    "binomial": "binomial",
 }
 KINDS = {
     "network": (NETWORKS, NETWORK),
@@ -83,6 +85,8 @@ def rows(likelihood: str, shape: tuple[int, ...], size: int = 40) -> Tensor:
         "zero_inflated_negative_binomial": (uniform * 9).floor(),
         "normal": uniform * 6 - 3,
         "categorical": (uniform * 4).floor(),
+        "discretized_logistic": (uniform * 5).floor() / 4,
+        "binomial": (uniform * 5).floor() / 4,
     }[likelihood.partition(":")[0]]
 
 

@@ -14,7 +14,12 @@ UNIFORM = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
     [
         ((UNIFORM > 0.5).float(), "bernoulli", "only 0 and 1"),
         (UNIFORM, "continuous_bernoulli", r"\[0, 1\]"),
-        ((UNIFORM * 255).byte(), "continuous_bernoulli", r"\[0, 1\]"),
+        ((UNIFORM * 255).byte(), "discretized_logistic", "intensities on 256 levels"),
+        ((UNIFORM * 16).round() / 16, "discretized_logistic", "intensities on 17 levels"),
+        (1950 + (UNIFORM * 70).round(), "normal", "feature 0 is no count (whole numbers from 19"),
+        ((UNIFORM * 1e6).round(), "normal", "is no count (whole numbers"),
+        (10_000 + (UNIFORM * 89_999).round(), "normal", "is no count"),
+        ((UNIFORM * 1e6).round() / 100, "normal", "real"),
         ((UNIFORM > 0.5).byte() * 255, "bernoulli", "only 0 and 1"),
         ((UNIFORM * 20).floor(), "negative_binomial", "whole numbers"),
         (UNIFORM * 20, "normal", "real numbers"),
@@ -140,7 +145,7 @@ def test_center_by_feature_is_the_mean_of_each_entry(digits):
     seen = []
     vae.encoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     vae.encoder(digits)
-    torch.testing.assert_close(seen[0], digits - digits.mean(0))
+    torch.testing.assert_close(seen[0], (digits - digits.mean(0)) / digits.std(correction=0))
 
 
 def test_center_must_fit_the_row():

@@ -7,7 +7,7 @@ __all__ = ["diagnose", "encode", "evaluate", "pictures", "report", "sample"]
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -149,7 +149,7 @@ def diagnose(
     """Say which test rows' posteriors can be believed, and add it to the run."""
     from ..files import written_whole
     from ..pictures.checks import plot_calibration
-    from ..run import Run
+    from ..run import Run, caveats
     from ..trees.vae import write_datatree
     from ..workflow.diagnosis import diagnose as diagnosis_of
 
@@ -169,13 +169,15 @@ def diagnose(
     }.items():
         with written_whole(run / name) as temporary:
             figure.savefig(temporary)
+    metrics = _test_metrics(run)
+    summary = "\n".join([found.summary(), *caveats(metrics)])
     with written_whole(run / "diagnosis.txt") as temporary:
-        temporary.write_text(found.summary() + "\n")
+        temporary.write_text(summary + "\n")
     if as_json:
         counts = Counter(found.rows.verdict.values.tolist())
         typer.echo(json.dumps({"verdicts": counts, "faults": found.faults}))
     elif not quiet:
-        typer.echo(found.summary())
+        typer.echo(summary)
 
 
 def pictures(
@@ -224,10 +226,18 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
         typer.echo(f"Written to {path}")
 
 
+def _test_metrics(run: Path) -> dict[str, Any]:
+    """What the run says of its test rows, as far as it can be read."""
+    try:
+        found = json.loads((run / "metrics.json").read_text())["test"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _independent(run: Path) -> float | None:
     """What independent entries reach on the test rows, nats per row, if the run says so."""
     try:
-        metrics = json.loads((run / "metrics.json").read_text())
-        return float(metrics["test"]["independent"]["nats_per_row"])
-    except (OSError, ValueError, TypeError, KeyError):
+        return float(_test_metrics(run)["independent"]["nats_per_row"])
+    except (ValueError, TypeError, KeyError):
         return None

@@ -61,18 +61,23 @@ def fit(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="elbo, the default, mean_field, beta or iwae; with options as in "
-            "beta:beta=4,warmup=0.5."
+            help="elbo, the default, mean_field, beta, free_bits, iwae, dreg, stl or tcvae; with "
+            "options as in beta:beta=4,warmup=0.5."
         ),
     ] = None,
     latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
     prior: Annotated[
         str | None,
-        typer.Option(help="standard_normal, mixture or vamp; options as in vamp:components=500."),
+        typer.Option(
+            help="standard_normal, mixture, vamp, flow, ladder or conditional; options as in "
+            "vamp:components=500."
+        ),
     ] = None,
-    guide: Annotated[str | None, typer.Option(help="normal or full_rank.")] = None,
+    guide: Annotated[
+        str | None, typer.Option(help="normal, full_rank, low_rank, flow, mixture or ladder.")
+    ] = None,
     network: Annotated[
-        str | None, typer.Option(help="mlp or conv; options as in conv:hidden=(32,64,256).")
+        str | None, typer.Option(help="mlp, conv or resnet; options as in conv:hidden=(32,64,256).")
     ] = None,
     hidden: Annotated[
         str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
@@ -81,8 +86,8 @@ def fit(
     likelihood: Annotated[
         str | None,
         typer.Option(
-            help="bernoulli, continuous_bernoulli, negative_binomial, normal, poisson, "
-            "zero_inflated_negative_binomial or categorical."
+            help="bernoulli, discretized_logistic, binomial, continuous_bernoulli, "
+            "negative_binomial, zero_inflated_negative_binomial, poisson, categorical or normal."
         ),
     ] = None,
     scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,

@@ -57,11 +57,13 @@ def quantities(metrics: dict[str, Any]) -> dict[str, str]:
 def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"{metrics['rows']} test rows", title_justify="left")
     table.add_column("")
-    for column in ("nats per row", "standard error", "bits per dimension"):
-        table.add_column(column, justify="right")
+    digits = {"nats_per_row": 2, "standard_error": 2, "bits_per_dimension": 3}
+    if metrics.get("measure") == "density":  # whose bits depend on the units of x
+        del digits["bits_per_dimension"]
+    for column in digits:
+        table.add_column(column.replace("_", " "), justify="right")
     for key, name in quantities(metrics).items():
         row = metrics[key]
-        digits = {"nats_per_row": 2, "standard_error": 2, "bits_per_dimension": 3}
         table.add_row(
             name,
             *("" if row[key] is None else f"{row[key]:.{n}f}" for key, n in digits.items()),

@@ -6,6 +6,7 @@ __all__ = [
     "Finished",
     "Recipe",
     "Run",
+    "caveats",
     "evaluate",
     "finite_json",
     "free_folder",
@@ -15,7 +16,7 @@ __all__ = [
 ]
 
 from .folder import Finished, Run, make_run
-from .metrics import evaluate, finite_json, words
+from .metrics import caveats, evaluate, finite_json, words
 from .recipe import Recipe
 from .report import write_report
 from .unfinished import free_folder

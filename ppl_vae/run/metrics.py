@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluate", "finite_json", "words"]
+__all__ = ["caveats", "evaluate", "finite_json", "tied", "words"]
 
 import json
 import math
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..vae import VAE
 from ..workflow.baseline import independent_log_prob
 from ..workflow.evidence import log_evidence
+
+# The share of rows with one value from which on it is taken for a point mass.
+_COMMON = 0.1
+# The share of such entries from which on a density is nothing to compare by.
+_TIED = 0.05
 
 
 def evaluate(
@@ -28,9 +34,12 @@ def evaluate(
     """How well test rows are described: ELBO, log p(x) and independent entries, nats per row.
 
     Each mean is over the rows in which it is finite; ``rows_not_finite`` counts the others. It
-    comes with its standard error over rows. ``monte_carlo_error`` is what of log p(x)'s is due to
+    comes with its standard error over rows, and in bits per dimension where p(x) is a probability:
+    those of a density depend on the units of x. ``tied`` is what :func:`tied` says of the test
+    rows. ``monte_carlo_error`` is what of log p(x)'s is due to
     importance sampling.
     """
+    density = not getattr(getattr(vae.decoder, "support", None), "is_discrete", False)
     evidence = log_evidence(vae, x_test, num_samples=num_samples, seed=seed, progress=progress)
     baseline = independent_log_prob(vae.decoder, x_train, x_test)
     dimensions = float((~x_test.isnan()).flatten(1).sum(1).double().mean())
@@ -44,14 +53,38 @@ def evaluate(
     return {
         "rows": len(x_test),
         "num_samples": num_samples,
-        **{name: _mean(values, dimensions) for name, values in quantities.items()},
+        "measure": "density" if density else "probability",
+        "tied": round(tied(x_test), 3),
+        **{
+            name: _mean(values, None if density else dimensions)
+            for name, values in quantities.items()
+        },
         "monte_carlo_error": float(np.sqrt((error**2).sum()) / len(x_test)),
         "rows_not_finite": int((~np.isfinite(quantities["log_evidence"])).sum()),
         "rows_with_pareto_k_above_0.7": int((~(evidence.pareto_k <= 0.7)).sum()),
     }
 
 
-def _mean(values: np.ndarray, dimensions: float) -> dict[str, float | None]:
+def tied(x: Tensor) -> float:
+    """The share of all entries that are equal to the commonest value of their entry.
+
+    Only entries count in which that value is that of a tenth of the rows or more: a number that is
+    so common is no draw from a density.
+
+    Examples
+    --------
+    >>> x = torch.rand(100, 2)
+    >>> x[:60, 1] = 0.0
+    >>> tied(x)
+    0.3
+    """
+    flat = x.flatten(1).double()
+    common = flat.nan_to_num(nan=torch.inf).mode(0).values  # (entry,)
+    share = (flat == common).double().mean(0)
+    return float(torch.where(share >= _COMMON, share, 0.0).mean())
+
+
+def _mean(values: np.ndarray, dimensions: float | None) -> dict[str, float | None]:
     values = values[np.isfinite(values)]
     if not len(values):
         return {"nats_per_row": None, "standard_error": None, "bits_per_dimension": None}
@@ -61,7 +94,7 @@ def _mean(values: np.ndarray, dimensions: float) -> dict[str, float | None]:
         "standard_error": float(np.std(values, ddof=1) / math.sqrt(len(values)))
         if len(values) > 1
         else None,
-        "bits_per_dimension": -mean / (dimensions * math.log(2)),
+        "bits_per_dimension": None if dimensions is None else -mean / (dimensions * math.log(2)),
     }
 
 
@@ -94,7 +127,19 @@ def words(test: dict[str, Any]) -> list[str]:
         said.append(
             f"In {lost} of {test['rows']} rows log p(x) is not finite; means leave these out."
         )
-    return said
+    return said + caveats(test)
+
+
+def caveats(test: dict[str, Any]) -> list[str]:
+    """What a reader of any nats of these rows has to know, a sentence each."""
+    share = test.get("tied")
+    if test.get("measure") != "density" or not isinstance(share, float) or share < _TIED:
+        return []
+    return [
+        f"These nats are of a density, in which {share:.0%} of the entries repeat one value: they "
+        "depend on the narrowest scale that the likelihood allows. A likelihood of levels or "
+        "counts gives probabilities."
+    ]
 
 
 def finite_json(value: Any, **options: Any) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 __all__ = [
     "DECODERS",
     "BernoulliDecoder",
+    "BinomialDecoder",
     "CategoricalDecoder",
     "ContinuousBernoulliDecoder",
     "Decoder",
+    "DiscretizedLogisticDecoder",
     "NegativeBinomialDecoder",
     "NormalDecoder",
     "PoissonDecoder",
@@ -24,4 +26,5 @@ from .counts import (
 )
 from .normal import NormalDecoder
 from .categorical import CategoricalDecoder
+from .levels import BinomialDecoder, DiscretizedLogisticDecoder
 from .decoder import DECODERS, Decoder

@@ -61,5 +61,10 @@ class CategoricalDecoder(Decoder):
             return None
         return {"levels": int(values.max()) + 1, **located(x)}
 
+    @classmethod
+    def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+        """Whether numbers are names of categories, only the user knows."""
+        return ""
+
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         return dist.Categorical(logits=raw)

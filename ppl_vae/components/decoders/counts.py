@@ -15,6 +15,38 @@ from torch.distributions import constraints
 from ..scales import Scale
 from .decoder import DECODERS, Decoder
 
+# What is larger is an amount, or a code.
+_LARGEST_COUNT = 10_000
+
+
+def no_counts(x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+    """Which whole numbers are no counts, in words; None if all may be.
+
+    Counts reach down towards zero, to half of their median, and are below 10,000: so judged by
+    feature for one-dimensional rows, and over all entries for images.
+
+    Examples
+    --------
+    >>> no_counts(torch.tensor([[3.0, 1987.0], [0.0, 2004.0], [9.0, 2010.0]]), ["eggs", "year"])
+    "'year' is no count (whole numbers from 1987 to 2010)"
+    >>> no_counts(torch.tensor([[3.0], [0.0], [9.0]])) is None
+    True
+    """
+    columns = (x if x.dim() == 2 else x.reshape(-1, 1)).double()
+    low, high = (
+        columns.nan_to_num(nan=torch.inf).amin(0),
+        columns.nan_to_num(nan=-torch.inf).amax(0),
+    )
+    wrong = ((low > columns.nanmedian(0).values / 2) | (high >= _LARGEST_COUNT)) & (low < high)
+    found = wrong.nonzero().flatten().tolist()
+    if not found:
+        return None
+    first = found[0]
+    name = repr(feature_names[first]) if feature_names is not None else f"feature {first}"
+    if x.dim() > 2:
+        name = "x"
+    return f"{name} is no count (whole numbers from {low[first]:.0f} to {high[first]:.0f})"
+
 
 @DECODERS.register("negative_binomial")
 class NegativeBinomialDecoder(Decoder):
@@ -36,6 +68,11 @@ class NegativeBinomialDecoder(Decoder):
 
     support = constraints.nonnegative_integer
     accepts = "counts: whole numbers of at least 0"
+
+    @classmethod
+    def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+        """Years, codes and amounts are whole numbers too: they are large, or far from zero."""
+        return no_counts(x, feature_names)
 
     def __init__(
         self,
@@ -71,6 +108,11 @@ class PoissonDecoder(Decoder):
     support = constraints.nonnegative_integer
     accepts = "counts: whole numbers of at least 0"
 
+    @classmethod
+    def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+        """The negative binomial, of which this is a limit, is chosen where counts are."""
+        return ""
+
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         return dist.Poisson(self.center.clamp(min=1e-3) * raw.clamp(-15.0, 15.0).exp())
 
@@ -93,6 +135,11 @@ class ZeroInflatedNegativeBinomialDecoder(NegativeBinomialDecoder):
     """
 
     outputs = 2
+
+    @classmethod
+    def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+        """The plain negative binomial is chosen where counts are."""
+        return ""
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         raw, gate = raw.unbind(-1)

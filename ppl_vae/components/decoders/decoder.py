@@ -24,7 +24,8 @@ class Decoder(nn.Module, abc.ABC):
     A likelihood is a subclass. It says which values it accepts, ``support`` and ``accepts``, and
     turns the network's output into a distribution over each entry, :meth:`likelihood`. Where that
     takes more than one real number an entry, ``outputs`` says how many. :meth:`describes` says
-    which options fit some data, where the default does not.
+    which options fit some data, where the default does not, and :meth:`unsuitable` for which data
+    another likelihood would be better.
 
     Parameters
     ----------
@@ -86,6 +87,15 @@ class Decoder(nn.Module, abc.ABC):
         if not cls.support.check(observed_values(x)).all():
             return None
         return located(x)
+
+    @classmethod
+    def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
+        """Why :meth:`VAEConfig.for_data` should look further, in words, though it could be chosen.
+
+        None, by default, says that nothing speaks against it. An empty text says so without a
+        reason that a user would want to hear.
+        """
+        return None
 
     @abc.abstractmethod
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
