@@ -134,7 +134,7 @@ def test_sample(command, run_folder):
 
 
 def test_encode_new_rows(command, run_folder, tmp_path):
-    np.save(tmp_path / "new.npy", np.random.default_rng(0).uniform(size=(7, 8, 8)))
+    np.save(tmp_path / "new.npy", np.random.default_rng(0).integers(0, 17, (7, 8, 8)) / 16)
     assert command("encode", run_folder, "new.npy", "--draws", "30", "--out", "new.nc")[0] == 0
     tree = xr.open_datatree(tmp_path / "new.nc", engine="h5netcdf").load()
     assert tree.posterior.z.sizes == {"chain": 1, "draw": 30, "row": 7, "latent": 2}

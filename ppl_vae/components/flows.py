@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import zuko
 from torch import Tensor, nn
-from torch.distributions import Transform
+from torch.distributions import Transform, constraints
 
 from .networks.network import ACTIVATIONS, activation_of, checked_sizes
 
@@ -27,6 +27,11 @@ class FlowDistribution(zuko.distributions.NormalizingFlow):  # type: ignore[misc
     """
 
     _drawn: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Vectors of real numbers."""
+        return constraints.real_vector
 
     def rsample(self, shape: Sequence[int] = ()) -> Tensor:
         """Draws of shape ``(*shape, *batch, latent)``, with gradients."""
