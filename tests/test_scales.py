@@ -64,7 +64,7 @@ def test_the_three_scales_end_within_noise_of_each_other(digits):
                 vae,
                 train,
                 validation=test,
-                epochs=40,
+                epochs=25,
                 batch_size=64,
                 learning_rate=5e-3,
                 seed=seed,
