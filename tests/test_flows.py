@@ -14,7 +14,7 @@ def flow(kind, univariate, latent_dim=3, context=2):
     made = Transforms(latent_dim, context=context, kind=kind, univariate=univariate, transforms=2)
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter += 0.1 * torch.randn_like(parameter)
     made = made.double()
     features = torch.randn(4, context, dtype=torch.float64) if context else None
     base = dist.Normal(torch.zeros(latent_dim).double(), 1.0).to_event(1)

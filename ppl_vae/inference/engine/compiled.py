@@ -223,7 +223,8 @@ class _Compiled:
         values, structure = pytree.tree_flatten((args, kwargs))
         inputs = [value for value in values if isinstance(value, Tensor)]
         kinds = tuple(map(_kind, values))
-        key = (model, guide, structure, kinds, torch.get_default_dtype(), self.num_particles)
+        # A structure holds lists before torch 2.8.
+        key = (model, guide, repr(structure), kinds, torch.get_default_dtype(), self.num_particles)
         try:
             program = self._programs.get(key)
         except TypeError as error:
