@@ -86,7 +86,7 @@ class Encoder(nn.Module):
 
 def linear(latents: int, rows: int) -> Iterator[Case]:
     """Orthogonal columns first, for encoders that are off, and then correlated ones."""
-    for correlation in (0.0, 0.3, 0.6):
+    for correlation in (0.0, 0.3, 0.6, 0.8):
         if correlation and latents == 1:
             continue
         generator = torch.Generator().manual_seed(latents)

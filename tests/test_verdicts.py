@@ -64,7 +64,7 @@ def test_rows_that_are_off_are_not_believed_and_exact_ones_are(latents):
         close = shift < 0.1 and abs(stretch - 1) < 0.1
         assert ((first.verdict == "as it is") == close).all(), (shift, stretch)
         agree.append((first.verdict == second.verdict).mean().item())
-        assert (first.num_draws <= 8000).all()
+        assert (first.num_draws <= 32_000).all()
     assert np.mean(agree) > 0.95
 
 
@@ -87,6 +87,20 @@ def test_weighted_means_are_off_by_what_is_claimed():
     assert off.abs().max() < 6
 
 
+def test_seeds_agree_where_weights_are_heavy():
+    """Of 30 rows of 5 latents, with sds 30 % too small.
+
+    All agreed with several seeds, and 73 % when the variance of all draws decided, which is that of
+    the largest few: a false alarm would take 3 rows of 30.
+    """
+    vae, x = linear(5, 0.0, 0.7, 30)
+    first, second = (
+        verdicts(vae, x, refined_rows=0, annealed_rows=0, seed=seed, progress=False)
+        for seed in (0, 1)
+    )
+    assert (first.verdict == second.verdict).mean() > 0.9
+
+
 def test_tolerance_decides_how_many_draws_are_needed():
     vae, x = linear(5, 0.5, 1.0, 10)
     options = {"refined_rows": 0, "annealed_rows": 0, "progress": False}
@@ -94,7 +108,7 @@ def test_tolerance_decides_how_many_draws_are_needed():
     many = verdicts(vae, x, tolerance=0.05, **options)
     assert (few.verdict == "reweighted").all()
     assert few.num_draws.mean() < many.num_draws.mean()
-    assert (few.weighted_mean_error <= 0.3).all()
+    assert (few.weighted_mean_typical <= 0.3).all()
     none = verdicts(vae, x, tolerance=0.001, **options)
     assert (none.verdict == "not tried").all()
     assert "weighted means have an error of" in none.reason.values[0]

@@ -233,7 +233,7 @@ def diagnose(
     *,
     covariates: Tensor | None = None,
     num_samples: int = 500,
-    max_samples: int = 8000,
+    max_samples: int = 32_000,
     tolerance: float = 0.1,
     num_simulations: int = 1000,
     gap_rows: int = 50,
@@ -259,7 +259,7 @@ def diagnose(
     covariates
         Shape ``(row, covariate)``, for a conditional VAE.
     num_samples
-        Draws for each row to be judged by; others, up to 2000, estimate its log p(x).
+        Draws for each row to be judged by; others, up to 8000, estimate its log p(x).
     max_samples
         Draws, at most, for a row that these leave open.
     tolerance

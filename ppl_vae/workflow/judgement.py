@@ -24,8 +24,11 @@ _CLOSE_NATS = (0.05, 0.015)
 _INTERVAL = 1.6449
 # A k-hat rests on the few largest weights; the mean over batches of so many draws rests on more.
 _BATCH = 2000
-# How far beyond the tolerance an error may be foreseen to be, and more draws still be worth it.
-_HOPEFUL = 1.25
+# Standard errors by which k-hat must differ from its threshold before all draws are spent: fewer
+# draws see too few of the largest weights, and k-hat then comes out low with a small error.
+_SURE = 3.0
+# Deviation of the logarithm of what a batch says weighted means are off by, from batch to batch.
+_BETWEEN = 0.3
 
 
 class _Off(NamedTuple):
@@ -87,7 +90,9 @@ def judge(
       (logarithm of q's sd over the posterior's) and ``raw_interval_off`` (posterior mass, less
       that of q, within 1.64 of q's sds), each with its ``..._error``;
     - ``weighted_mean_error`` (posterior sds) and ``weighted_sd_error`` (relative): standard errors
-      of averages under the weights, the largest of all latents;
+      of averages under the weights, the largest of all latents; and ``weighted_mean_typical``, the
+      first as the median batch of 2000 draws foresees it, which is the one that decides: heavy
+      weights have a variance of a few draws, another one for every seed;
     - ``relative_ess``, ``pareto_k``, ``pareto_k_error`` and ``pareto_k_threshold``;
     - ``raw_close`` and ``weights_usable``: 1 where shown, -1 where refuted or never shown, 0 where
       open; ``raw_far``, whether raw averages were shown to be off.
@@ -104,12 +109,15 @@ def judge(
 
     final = size >= most
     lost = ~total.isfinite() | k.isnan()
-    # A k-hat that may be above the threshold counts as above once all draws are spent.
+    # A k-hat that may be above the threshold counts as above once all draws are spent. Before, an
+    # answer must be so sure that the draws still to come would give it as well.
     low = (k + (1 if final else 2) * k_error < threshold) | (k <= 0)
-    high = ~low if final else k - 2 * k_error > threshold
-    enough = claimed[0] <= tolerance
-    foreseen = claimed[0] * min(1.0, size / most) ** 0.5
-    never = ~enough if final else foreseen > _HOPEFUL * tolerance
+    sure = low if final else (k + _SURE * k_error < threshold) | (k <= 0)
+    high = ~low if final else k - _SURE * k_error > threshold
+    typical, noise = _typical(weight, z)
+    enough = typical * (noise if not final else 1.0) <= tolerance
+    foreseen = typical / noise * min(1.0, size / most) ** 0.5
+    never = ~enough if final else foreseen > tolerance
 
     # Of so many errors that are none, the largest is so many standard errors out in 2.5 %.
     errors = torch.special.ndtri(torch.tensor(1 - 0.025 / (2 * latents + 1))).item()
@@ -125,13 +133,14 @@ def judge(
         "kl_error": kl_error,
         "weighted_mean_error": claimed[0],
         "weighted_sd_error": claimed[1],
+        "weighted_mean_typical": typical,
         "relative_ess": 1 / weight.square().mean(0),
         "pareto_k": k,
         "pareto_k_error": k_error,
         "pareto_k_threshold": torch.full_like(k, threshold),
         "raw_far": far & ~lost,
         "raw_close": _answer(close & ~lost, refuted),
-        "weights_usable": _answer(low & enough & ~lost, high | never | lost),
+        "weights_usable": _answer(sure & enough & ~lost, high | never | lost),
     }
     for name, one in off.items():
         found[f"raw_{name}_off"], found[f"raw_{name}_error"] = one.worst()
@@ -161,6 +170,29 @@ def _tail(log_weight: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor
     k = khat(some.flatten(1), dtype).unflatten(0, (parts, -1)).mean(0)
     error = (1 + k.clamp(min=0.0)) / math.sqrt(parts * min(batch / 5, 3 * batch**0.5))
     return k, torch.where(k.isfinite(), error, 0.0), reliable_khat(batch)
+
+
+def _typical(weight: Tensor, z: Tensor) -> tuple[Tensor, float]:
+    """The standard error of weighted means as most batches see it, and a factor for its noise.
+
+    The variance of a mean under heavy weights is that of a few draws, and another for every seed,
+    however many these are. The median of batches is alike for all seeds: ``(row,)``, the largest of
+    all latents, posterior standard deviations.
+    """
+    parts = max(1, len(z) // _BATCH)
+    batch = len(z) // parts
+    errors = []
+    for part in range(parts):
+        some = slice(part * batch, (part + 1) * batch)
+        share = weight[some] / weight[some].sum(0)
+        values = z[some].to(share)
+        mean = torch.einsum("sr,srl->rl", share, values)
+        away = (values - mean).square_()
+        variance = torch.einsum("sr,srl->rl", share, away)
+        error = torch.einsum("sr,srl->rl", share.square(), away)
+        errors.append(torch.where(variance > 0, error / variance, 0.0).amax(-1))
+    middle = torch.stack(errors).quantile(0.5, dim=0)
+    return (middle / parts).sqrt(), math.exp(2 * _BETWEEN / parts**0.5)
 
 
 def _averages(weight: Tensor, z: Tensor) -> tuple[dict[str, _Off], tuple[Tensor, Tensor]]:

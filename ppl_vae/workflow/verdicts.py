@@ -34,7 +34,7 @@ _MORE = 4
 # Entries of data that open rows may cost together, beyond the first draws of all.
 _BUDGET = 10**9
 # Draws that log p(x) of rows that needed many is estimated with, at most.
-_ESTIMATED = 2000
+_ESTIMATED = 8000
 # Draws that refined rows are judged by, at least.
 _REFINED = 2000
 # Of refined rows, by what they are called in the judgement of their draws.
@@ -59,7 +59,7 @@ def verdicts(
     *,
     covariates: Tensor | None = None,
     num_samples: int = 500,
-    max_samples: int = 8000,
+    max_samples: int = 32_000,
     tolerance: float = 0.1,
     refined_rows: int = 100,
     annealed_rows: int = 50,
@@ -72,9 +72,10 @@ def verdicts(
     standard deviations, its standard deviation within 10 % and its 90 % interval within 5 % of
     mass, beyond the errors of what they are compared with, and KL(q || p) is what this costs at
     most. ``"reweighted"``: k-hat is below its threshold, and weighted means have a standard error
-    of at most ``tolerance``. A row that is neither shown nor refuted gets four times as many draws,
-    afresh, up to ``max_samples``; what then is open gets the more careful verdict. Rows that are
-    neither are refined by local SVI, some of them, and judged likewise.
+    of at most ``tolerance``, as most batches of 2000 draws foresee it. A row that is neither shown
+    nor refuted gets four times as many draws, afresh, up to ``max_samples``; what then is open gets
+    the more careful verdict. Rows that are neither are refined by local SVI, some of them, and
+    judged likewise.
 
     Weights see only where q puts draws. Annealing from the prior sees more: a row in which it finds
     more of p(x) has a mode elsewhere, and is not believed. It is run on some of the rows otherwise
@@ -98,7 +99,7 @@ def verdicts(
     xarray.Dataset
         Over ``row``: ``verdict``, a key of ``VERDICTS``, and ``reason``; all that
         :func:`~ppl_vae.workflow.judgement.judge` returns, of ``num_draws`` draws. Of
-        others, up to 2000, ``log_evidence``, ``standard_error``, ``log_evidence_low``,
+        others, up to 8000, ``log_evidence``, ``standard_error``, ``log_evidence_low``,
         ``log_evidence_high`` and ``elbo``, nats. ``missed_mass``, ``annealed_log_evidence`` and
         ``annealed_standard_error``, nats, are NaN in rows that were not asked; ``contradicted``
         says in which annealing found more. ``tried``, whether a row was refined, and of these
@@ -364,7 +365,7 @@ def _reasons(found: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
             words.append(f"k-hat is {k[i]:.2f} and may be above {threshold[i]:.2f}")
         else:
             words.append(
-                f"weighted means have an error of {found['weighted_mean_error'][i]:.2g} sd, "
+                f"weighted means have an error of {found['weighted_mean_typical'][i]:.2g} sd, "
                 f"above {tolerance:g}"
             )
     return np.array(words, dtype=object)
