@@ -50,7 +50,7 @@ def test_weights_average_to_the_evidence(oracle, start, dtype):
     """
     vae, x = scaled(oracle, 0.7).to(dtype), oracle.rows(200).to(dtype)
     evidence = anneal(
-        vae, x, start=start, num_chains=200, num_temperatures=20, progress=False, seed=1
+        vae, x, start=start, num_samples=200, num_temperatures=20, progress=False, seed=1
     )
     z = (evidence.log_evidence - oracle.log_evidence(x).numpy()) / evidence.standard_error
     assert (abs(z) > 3).sum() <= 4
@@ -62,7 +62,7 @@ def test_weights_average_to_the_evidence(oracle, start, dtype):
 def test_one_temperature_is_importance_sampling(oracle):
     """Both estimates of 50 rows within 5 of their standard errors: false alarms below 1e-4."""
     vae, x = scaled(oracle, 1.3), oracle.rows(50)
-    annealed = anneal(vae, x, num_chains=2000, num_temperatures=1, progress=False)
+    annealed = anneal(vae, x, num_samples=2000, num_temperatures=1, progress=False)
     drawn = log_evidence(vae, x, num_samples=2000, progress=False)
     error = np.hypot(annealed.standard_error, drawn.standard_error)
     assert (abs(annealed.log_evidence - drawn.log_evidence) < 5 * error).all()
@@ -141,7 +141,7 @@ def test_missing_entries_are_integrated_out():
     x = oracle.rows(60)
     x[::2, 1] = torch.nan
     x[::3, 3] = torch.nan
-    evidence = anneal(vae, x, start="prior", num_chains=200, num_temperatures=50, progress=False)
+    evidence = anneal(vae, x, start="prior", num_samples=200, num_temperatures=50, progress=False)
     error = abs(evidence.log_evidence - oracle.log_evidence(x).numpy())
     assert (error < 5 * evidence.standard_error).all()
     assert evidence.standard_error.mean() < 0.1
@@ -178,8 +178,8 @@ def test_real_decoder(digits):
 
 def test_tail_index_needs_30_chains(oracle):
     vae, x = scaled(oracle, 0.7), oracle.rows(5)
-    few = anneal(vae, x, num_chains=29, num_temperatures=5, progress=False)
-    enough = anneal(vae, x, num_chains=30, num_temperatures=5, progress=False)
+    few = anneal(vae, x, num_samples=29, num_temperatures=5, progress=False)
+    enough = anneal(vae, x, num_samples=30, num_temperatures=5, progress=False)
     assert few.pareto_k.isnull().all()
     assert enough.pareto_k.notnull().all()
 
@@ -233,7 +233,7 @@ def test_the_world_is_left_as_found(oracle):
 def test_chunks_change_only_the_draws(oracle):
     """Twenty rows within 5 standard errors of each other."""
     vae, x = scaled(oracle, 0.7), oracle.rows(20)
-    options = {"num_chains": 50, "num_temperatures": 20, "progress": False}
+    options = {"num_samples": 50, "num_temperatures": 20, "progress": False}
     whole, parts = anneal(vae, x, **options), anneal(vae, x, chunk_rows=7, **options)
     error = np.hypot(whole.standard_error, parts.standard_error)
     assert (abs(whole.log_evidence - parts.log_evidence) < 5 * error).all()
@@ -243,7 +243,7 @@ def test_chunks_change_only_the_draws(oracle):
     ("options", "message"),
     [
         ({"start": "posterior"}, "start is 'posterior'; accepted are 'encoder', 'prior'"),
-        ({"num_chains": 1}, "num_chains is 1, too few"),
+        ({"num_samples": 1}, "num_samples is 1, too few"),
         ({"num_temperatures": 0}, "num_temperatures is 0"),
         ({"num_leapfrog": 0}, "num_leapfrog is 0"),
         ({"chunk_rows": 0}, "chunk_rows is 0"),
@@ -289,3 +289,12 @@ def test_errors_of_few_chains_cover(large):
     off = abs(found.log_evidence - large.log_evidence(x).numpy())
     assert (off < 2 * found.standard_error).mean() > 0.85
     assert found.standard_error.mean() < 2
+
+
+@pytest.mark.parametrize(
+    "function", [lambda v, x, **o: anneal(v, x, **o), lambda v, x, **o: sandwich(v, **o)]
+)
+def test_the_old_name_of_chains_is_answered_by_the_new_one(function):
+    vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)))
+    with pytest.raises(TypeError, match="now called num_samples; pass num_samples="):
+        function(vae, torch.ones(2, 4), num_chains=4, progress=False)

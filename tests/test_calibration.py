@@ -66,15 +66,15 @@ def uncorrelated(oracle: LinearGaussian, *, marginal: bool) -> VAE:
     return vae
 
 
-def calibrated(vae: VAE, num_draws: int = 99):
-    result = calibrate(vae, num_simulations=SIMULATIONS, num_draws=num_draws, progress=False)
+def calibrated(vae: VAE, num_samples: int = 99):
+    result = calibrate(vae, num_simulations=SIMULATIONS, num_samples=num_samples, progress=False)
     return result, result.sel(quantity=[f"z[{i}]" for i in range(vae.latent_dim)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_exact_encoder_is_uniform(large, dtype):
     """By chance the smallest of 18 p-values is below 0.01 with probability 0.17; seed fixed."""
-    result, _ = calibrated(large.vae().to(dtype), num_draws=199)
+    result, _ = calibrated(large.vae().to(dtype), num_samples=199)
     assert result.p_value.min() > 0.01
     assert (result["shape"] == "uniform").all()
     # 18 means and variances within 5 standard errors: false alarms below 2e-5.
@@ -224,7 +224,7 @@ def test_a_decoder_that_ignores_the_latents_is_calibrated_with_the_prior(digits)
 def test_any_decoder(likelihood):
     config = VAEConfig(event_shape=(5,), latent_dim=2, hidden=(8,), likelihood=likelihood)
     result = calibrate(
-        VAE.from_config(config), num_simulations=30, num_draws=19, chunk_rows=7, progress=False
+        VAE.from_config(config), num_simulations=30, num_samples=19, chunk_rows=7, progress=False
     )
     assert result["rank"].dims == ("simulation", "quantity")
     assert result["rank"].shape == (30, 4)
@@ -267,10 +267,16 @@ def test_it_says_what_it_tests(oracle):
     ("options", "message"),
     [
         ({"num_simulations": 10}, "num_simulations is 10, too few"),
-        ({"num_draws": 5}, "num_draws is 5, too few"),
+        ({"num_samples": 5}, "num_samples is 5, too few"),
         ({"chunk_rows": 0}, "chunk_rows is 0"),
     ],
 )
 def test_bad_options(oracle, options, message):
     with pytest.raises(ValueError, match=message):
         calibrate(oracle.vae(), **options)
+
+
+def test_the_old_name_of_draws_is_answered_by_the_new_one():
+    vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)))
+    with pytest.raises(TypeError, match="now called num_samples; pass num_samples="):
+        calibrate(vae, num_draws=19, progress=False)

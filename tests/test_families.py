@@ -94,7 +94,7 @@ def calls(vae, x, covariates=None):
     yield lambda: log_evidence(
         vae, few, method="ais", num_samples=4, num_temperatures=4, **some, **quiet
     )
-    yield lambda: sandwich(vae, num_rows=4, num_chains=4, num_temperatures=4, **some, **quiet)
+    yield lambda: sandwich(vae, num_rows=4, num_samples=4, num_temperatures=4, **some, **quiet)
     yield lambda: to_datatree(vae, few, num_samples=5, **some, **quiet)
     yield lambda: from_pyro_svi(
         vae.model, vae.guide, model_args=(few, *some.values()), num_samples=10, **quiet
@@ -105,7 +105,7 @@ def calls(vae, x, covariates=None):
     two = {} if covariates is None else {"covariates": covariates[:2]}
     nuts = {"method": "nuts", "num_samples": 8, "num_warmup": 8, "num_chains": 2}
     yield lambda: refine(vae, few[:2], rows="all", **nuts, **two, **quiet)
-    yield lambda: calibrate(vae, num_simulations=20, num_draws=9, **some, **quiet)
+    yield lambda: calibrate(vae, num_simulations=20, num_samples=9, **some, **quiet)
     yield lambda: predictive_check(vae, few, num_samples=10, **some, **quiet)
     yield lambda: diagnose(
         vae, few, num_samples=40, num_simulations=20, gap_rows=2, refined_rows=2, **some, **quiet

@@ -164,6 +164,15 @@ def test_active_units_are_those_whose_posterior_mean_varies(large):
     assert not active_units(large.vae(), x, threshold=1.5).active.any()
 
 
+def test_active_units_go_by_chunks(oracle):
+    vae, x = oracle.vae(), oracle.rows(12)
+    whole = active_units(vae, x)
+    parts = active_units(vae, x, chunk_rows=5, seed=3, progress=True)
+    np.testing.assert_allclose(whole.variance, parts.variance, rtol=1e-5)
+    with pytest.raises(ValueError, match="chunk_rows is 0"):
+        active_units(vae, x, chunk_rows=0)
+
+
 def test_the_world_is_left_as_found(oracle):
     vae, x = oracle.vae().train(), oracle.rows(5)
     vae.decoder.network.bias.requires_grad_(False)

@@ -84,7 +84,7 @@ def plot_diagnosis(
 
     worst = calibration.isel(quantity=int(np.argmin(calibration.p_value.values)))
     p = p_text(worst.p_value.item(), "= ")
-    count = calibration.attrs["num_draws"] + 1
+    count = calibration.attrs["num_samples"] + 1
     bins = min(20, count)
     ranked.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color="#0072B2")
     ranked.axhline(worst.sizes["simulation"] / bins, color="0.4", linestyle=":")
@@ -119,7 +119,7 @@ def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Fi
     --------
     >>> from ppl_vae import VAE, VAEConfig, calibrate
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
-    >>> ranks = calibrate(vae, num_simulations=100, num_draws=49, progress=False)
+    >>> ranks = calibrate(vae, num_simulations=100, num_samples=49, progress=False)
     >>> len(plot_calibration(ranks).axes)
     4
     """
@@ -129,7 +129,7 @@ def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Fi
 
     worst = np.sort(np.argsort(calibration.p_value.values, kind="stable")[:max_quantities])
     shown = calibration.isel(quantity=worst)
-    size, num_ranks = shown.sizes["simulation"], calibration.attrs["num_draws"] + 1
+    size, num_ranks = shown.sizes["simulation"], calibration.attrs["num_samples"] + 1
     # arviz_plots' own plot has bands on some of its versions only, and no axis with them.
     at, _, low, high = ecdf_pit(np.linspace(0, 1, size), 0.99, n_simulations=1000)
     # Where the ECDF of uniform ranks is exactly that of a uniform: between two of them.

@@ -29,14 +29,14 @@ _STEEPNESS = {"encoder": 2.0, "prior": 4.0}
 _PILOT_CHAINS, _PILOT_WARMUP, _ACCEPTANCE = 4, 10, 0.65
 
 
-@renamed(context="covariates")
+@renamed(context="covariates", num_chains="num_samples")
 def anneal(
     vae: AmortizedModel,
     x: Tensor | Rows,
     *,
     covariates: Tensor | None = None,
     start: str = "encoder",
-    num_chains: int = 16,
+    num_samples: int = 16,
     num_temperatures: int = 100,
     num_leapfrog: int = 3,
     seed: int = 0,
@@ -68,7 +68,7 @@ def anneal(
         On test rows of VAEs fitted to digits and MNIST the encoder's log-weights spread 4 to 18
         times less at the same cost. The prior is better where the encoder is off by tens of nats,
         and reaches modes that the encoder misses.
-    num_chains
+    num_samples
         Chains for each row, all of them run at once.
     num_temperatures
         The number T of steps from :math:`p_0` to p(x, z). One is importance sampling.
@@ -110,33 +110,33 @@ def anneal(
     """
     data = Rows.of(x, covariates)
     data.check(vae)
-    _check_options(start, num_chains, num_temperatures, num_leapfrog)
-    size = rows_within_budget(vae.event_shape, num_chains, gradients=True, chunk_rows=chunk_rows)
+    _check_options(start, num_samples, num_temperatures, num_leapfrog)
+    size = rows_within_budget(vae.event_shape, num_samples, gradients=True, chunk_rows=chunk_rows)
     sink = MemorySink(len(data))
     with evaluating(vae, seed), Progress(len(data), "anneal", show=progress) as bar:
         for rows, batch in data.chunks(size, vae.like):
             path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
-            _, log_weight = annealed(path, num_chains, num_temperatures, bar)
+            _, log_weight = annealed(path, num_samples, num_temperatures, bar)
             for name, value in average_weight(log_weight).items():
                 sink.write(name, rows, value)
     return evidence_dataset(
         sink.arrays(),
         method="ais",
-        num_samples=num_chains,
+        num_samples=num_samples,
         num_temperatures=num_temperatures,
         start=start,
         seed=seed,
     )
 
 
-@renamed(context="covariates")
+@renamed(context="covariates", num_chains="num_samples")
 def sandwich(
     vae: AmortizedModel,
     *,
     covariates: Tensor | None = None,
     num_rows: int = 100,
     start: str = "encoder",
-    num_chains: int = 16,
+    num_samples: int = 16,
     num_temperatures: int = 100,
     num_leapfrog: int = 3,
     seed: int = 0,
@@ -161,7 +161,7 @@ def sandwich(
     num_rows
         Rows to simulate; without covariates those of ``sample_prior(vae, num_samples=num_rows,
         seed=seed)``.
-    start, num_chains, num_temperatures, num_leapfrog, seed, chunk_rows, progress
+    start, num_samples, num_temperatures, num_leapfrog, seed, chunk_rows, progress
         As in :func:`anneal`.
 
     Returns
@@ -192,10 +192,10 @@ def sandwich(
     """
     import xarray as xr
 
-    _check_options(start, num_chains, num_temperatures, num_leapfrog)
+    _check_options(start, num_samples, num_temperatures, num_leapfrog)
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}; pass at least 1")
-    size = rows_within_budget(vae.event_shape, num_chains, gradients=True, chunk_rows=chunk_rows)
+    size = rows_within_budget(vae.event_shape, num_samples, gradients=True, chunk_rows=chunk_rows)
     lower, upper = [], []
     # Each row twice: there and back.
     with evaluating(vae, seed), Progress(2 * num_rows, "sandwich", show=progress) as bar:
@@ -204,18 +204,18 @@ def sandwich(
             path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
             temperatures = _temperatures(num_temperatures, path.steepness)
             steps = _tune(path, temperatures)
-            _, there = _run(path, path.sample(num_chains), temperatures, steps, bar)
-            exact = z[rows].expand(num_chains, -1, -1)
+            _, there = _run(path, path.sample(num_samples), temperatures, steps, bar)
+            exact = z[rows].expand(num_samples, -1, -1)
             _, back = _run(path, exact, temperatures.flip(0), steps.flip(0), bar)
-            lower.append(there.logsumexp(0) - math.log(num_chains))
-            upper.append(math.log(num_chains) - back.logsumexp(0))
+            lower.append(there.logsumexp(0) - math.log(num_samples))
+            upper.append(math.log(num_samples) - back.logsumexp(0))
     bounds = {"lower": torch.cat(lower), "upper": torch.cat(upper)}
     bounds["gap"] = bounds["upper"] - bounds["lower"]
     return xr.Dataset(
         {name: ("row", value.cpu().numpy(), {"unit": "nats"}) for name, value in bounds.items()},
         coords={"row": range(num_rows)},
         attrs={
-            "num_chains": num_chains,
+            "num_samples": num_samples,
             "num_temperatures": num_temperatures,
             "start": start,
             "seed": seed,
@@ -223,12 +223,12 @@ def sandwich(
     )
 
 
-def _check_options(start: str, num_chains: int, num_temperatures: int, num_leapfrog: int) -> None:
+def _check_options(start: str, num_samples: int, num_temperatures: int, num_leapfrog: int) -> None:
     if start not in _STEEPNESS:
         raise ValueError(f"start is {start!r}; accepted are {', '.join(map(repr, _STEEPNESS))}")
-    if num_chains < 2:
+    if num_samples < 2:
         raise ValueError(
-            f"num_chains is {num_chains}, too few for a standard error; pass at least 2, better 16"
+            f"num_samples is {num_samples}, too few chains for an error; pass at least 2, better 16"
         )
     numbers = {"num_temperatures": num_temperatures, "num_leapfrog": num_leapfrog}
     for name, number in numbers.items():

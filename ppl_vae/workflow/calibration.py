@@ -28,13 +28,13 @@ _SEARCH_DRAWS = 500  # of which the moments of a row's posterior are taken
 _LEVEL = 0.01  # of all quantities together, below which a shape is put into words
 
 
-@renamed(context="covariates")
+@renamed(context="covariates", num_draws="num_samples")
 def calibrate(
     vae: AmortizedModel,
     *,
     covariates: Tensor | None = None,
     num_simulations: int = 1000,
-    num_draws: int = 199,
+    num_samples: int = 199,
     search_rows: int = 40,
     seed: int = 0,
     chunk_rows: int | None = None,
@@ -61,7 +61,7 @@ def calibrate(
         Shape ``(row, covariate)``, for a conditional VAE; rows are simulated for each in turn.
     num_simulations
         How many rows to simulate.
-    num_draws
+    num_samples
         L, draws from q(z|x) for each.
     search_rows
         Of how many simulated rows to search the best posterior of the encoder's family, where ranks
@@ -117,7 +117,7 @@ def calibrate(
     --------
     >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
-    >>> ranks = calibrate(vae, num_simulations=100, num_draws=49, progress=False)
+    >>> ranks = calibrate(vae, num_simulations=100, num_samples=49, progress=False)
     >>> ranks.p_value.quantity.values.tolist()
     ['z[0]', 'z[1]', 'log_likelihood', 'log_joint']
     """
@@ -127,14 +127,16 @@ def calibrate(
         raise ValueError(
             f"num_simulations is {num_simulations}, too few to test; pass at least 20, better 1000"
         )
-    if num_draws < 9:
-        raise ValueError(f"num_draws is {num_draws}, too few to rank; pass at least 9, better 199")
-    size = rows_within_budget(vae.event_shape, num_draws, chunk_rows=chunk_rows)
+    if num_samples < 9:
+        raise ValueError(
+            f"num_samples is {num_samples}, too few to rank; pass at least 9, better 199"
+        )
+    size = rows_within_budget(vae.event_shape, num_samples, chunk_rows=chunk_rows)
     ranks = []
     with evaluating(vae, seed), Progress(num_simulations, "calibrate", show=progress) as bar:
         z, x, given = vae.simulate(num_simulations, covariates)
         for rows, batch in Rows(x, given).chunks(size, vae.like):
-            draws = draw(vae.posterior(*batch), (num_draws,))
+            draws = draw(vae.posterior(*batch), (num_samples,))
             # (draw, row, latent), the truth first: evaluated together, they are rounded alike.
             together = torch.cat([z[rows][None], draws])
             log_likelihood = vae.log_likelihood(together, *batch)  # (draw, row)
@@ -143,10 +145,10 @@ def calibrate(
             ranks.append(_rank(values[0], values[1:]))
             bar.advance(len(z[rows]))
     rank = torch.cat(ranks).cpu().numpy()
-    p_value = _p_value(rank, num_draws + 1)
-    fraction = (rank + 0.5) / (num_draws + 1)
+    p_value = _p_value(rank, num_samples + 1)
+    fraction = (rank + 0.5) / (num_samples + 1)
     offset = fraction.mean(0) - 0.5
-    spread = 12 * fraction.var(0) / (1 - (num_draws + 1.0) ** -2)
+    spread = 12 * fraction.var(0) / (1 - (num_samples + 1.0) ** -2)
     shape = _shape(p_value, offset, spread, num_simulations)
     # Draws are wide or narrow, and their densities high or low.
     of_density = np.arange(len(shape)) >= vae.latent_dim
@@ -181,7 +183,7 @@ def calibrate(
             "quantity": [*vae.latent_names, "log_likelihood", "log_joint"],
         },
         attrs={
-            "num_draws": num_draws,
+            "num_samples": num_samples,
             "seed": seed,
             "tests": "the encoder against the decoder, not the decoder against the world",
         },

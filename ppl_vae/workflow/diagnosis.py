@@ -322,7 +322,7 @@ def diagnose(
         rows.attrs["baseline"] = float(baseline)
     some = spread(np.arange(len(data)), gap_rows)
     gaps = amortization_gap(vae, data.select(some), num_samples=num_samples, **options)
-    latents = active_units(vae, data)
+    latents = active_units(vae, data, **options)
     latents = latents.assign(used=("latent", loss_without(vae, data.covariates, seed=seed)))
     calibration = calibrate(
         vae,

@@ -111,7 +111,7 @@ def log_evidence(
             vae,
             x,
             covariates=covariates,
-            num_chains=16 if num_samples is None else num_samples,
+            num_samples=16 if num_samples is None else num_samples,
             num_temperatures=100 if num_temperatures is None else num_temperatures,
             seed=seed,
             chunk_rows=chunk_rows,

@@ -26,6 +26,9 @@ def active_units(
     *,
     covariates: Tensor | None = None,
     threshold: float = 0.01,
+    seed: int = 0,
+    chunk_rows: int | None = None,
+    progress: bool = False,
 ) -> xr.Dataset:
     r"""Which latents the encoder uses: those whose posterior mean varies between rows.
 
@@ -44,6 +47,12 @@ def active_units(
         Shape ``(row, covariate)``, for a conditional VAE.
     threshold
         A latent of a larger variance is active.
+    seed
+        Decides the draws that means are taken of where the encoder's has no formula, as a flow's.
+    chunk_rows
+        Rows at a time, as in :func:`~ppl_vae.sample_posterior`.
+    progress
+        Show how it goes on standard error.
 
     Returns
     -------
@@ -73,8 +82,11 @@ def active_units(
     data.check(vae)
     if len(data) < 2:
         raise ValueError("x has 1 row, and a variance over rows needs at least 2; pass more rows")
+    means = posterior_means(
+        vae, data, seed=seed, chunk_rows=chunk_rows, label="units", progress=progress
+    )
     # Of single precision, squares of an outlier may overflow.
-    variance = posterior_means(vae, data).astype(np.float64).var(axis=0, ddof=1)
+    variance = means.astype(np.float64).var(axis=0, ddof=1)
     return xr.Dataset(
         {"variance": ("latent", variance), "active": ("latent", variance > threshold)},
         coords={"latent": range(len(variance))},
