@@ -156,6 +156,9 @@ def test_a_second_mode_is_not_believed():
     found = verdicts(vae, x, annealed_rows=10, **options)
     assert not found.verdict.isin(["as it is", "reweighted", "refined"]).any()
     assert found.contradicted.sum() > 10  # more rows were asked after the first
+    # Their intervals would leave the other mode out, and so would those of rows not asked.
+    assert (found.weights_usable == -1).all()
+    assert np.isinf(found.log_evidence_high).all()
     assert any("annealing from the prior finds" in reason for reason in found.reason.values)
 
 

@@ -336,8 +336,9 @@ def _contradict(
     verdict[against], verdict[doubted] = "not", "not"
     found["log_evidence"][against] = found["annealed_log_evidence"][against]
     found["standard_error"][against] = found["annealed_standard_error"][against]
-    found["log_evidence_high"][against] = np.inf
-    found["weights_usable"][against] = -1
+    # Weights that may miss a mode give no upper bound, also where nobody looked for it.
+    found["log_evidence_high"][against | doubted] = np.inf
+    found["weights_usable"][against | doubted] = -1
 
 
 def _reasons(found: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
