@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
+from torch.distributions import Transform
 
 from .values import RecordingError
 
@@ -154,7 +155,7 @@ class Watch:
         elif isinstance(value, nn.Module):
             for group in (value._parameters, value._buffers, value._modules):
                 yield from self._entries(name, group)
-            notes = _NOTES if isinstance(value, AutoGuide) else set()
+            notes = _NOTES if isinstance(value, AutoGuide) else _memory(value)
             yield from self._entries(name, value.__dict__, leave=_OF_MODULES | notes)
             yield from self._class(name, type(value))
         elif isinstance(value, dict | list | deque):
@@ -180,9 +181,8 @@ class Watch:
         elif hasattr(value, "__wrapped__"):
             yield name, value.__wrapped__
         elif not isinstance(value, types.ModuleType | types.BuiltinFunctionType):
-            yield from self._entries(
-                name, getattr(value, "__dict__", {}), leave=getattr(value, "_unwatched", ())
-            )
+            leave = {*getattr(value, "_unwatched", ()), *_memory(value)}
+            yield from self._entries(name, getattr(value, "__dict__", {}), leave=leave)
             for slot in getattr(type(value), "__slots__", ()):
                 if isinstance(slot, str) and hasattr(value, slot):
                     self._note(_Slots(value), slot, f"{name}.{slot}")
@@ -280,6 +280,11 @@ class _Slots:
 
     def __setitem__(self, key: str, value: Any) -> None:
         setattr(self.holder, key, value)
+
+
+def _memory(value: Any) -> set[str]:
+    """What an object remembers of its own, and makes anew whenever it is gone."""
+    return {"_inv"} if isinstance(value, Transform) else set()
 
 
 def _globals_of(code: types.CodeType) -> dict[str, set[str]]:
