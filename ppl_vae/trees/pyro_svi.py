@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from ..isolation import seeded
 from ..progress import Progress
-from .traced import Program, is_delta, is_deterministic, is_random, plates_of
+from .names import checked_coords, dataset, site_dims
+from .pair import Pair
+from .sites import is_random, kept_entries
+from .traced import Program
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,11 +107,16 @@ def from_pyro_svi(
     ------
     ValueError
         If model and guide do not have the same latent sites, one that Pyro would enumerate
-        included; if a plate is subsampled or a site scaled, so that weights would be of another
-        model; or if an option is not accepted.
+        included; if a plate is subsampled, a site scaled, an observed site reparameterized, or a
+        latent masked that something else depends on or that the guide draws together with others,
+        so that weights would be of another model; or if an option is not accepted.
 
     Notes
     -----
+    Entries that a mask takes out of the model's density, as ``obs_mask`` and ``poutine.mask`` do,
+    are NaN in ``posterior``, ``log_likelihood`` and ``observed_data``, and count in no weight.
+    Sites that ``poutine.reparam`` computes from others are in ``posterior`` beside these.
+
     Latents that the guide fixes at one point, as ``AutoDelta`` does, have no density: a warning
     names them, the attribute ``point_estimates`` of ``sample_stats`` too, and the weights judge
     the others, given these. Where all are fixed there are no weights.
@@ -145,27 +153,26 @@ def from_pyro_svi(
     with seeded(seed), store.scope(store.get_state()), torch.no_grad(), _evaluation(model, guide):
         q = Program("guide", lambda: guide(*model_args, **kwargs), parallel)
         p = Program("model", lambda: model(*model_args, **kwargs), parallel, q.first)
-        _check_pair(p, q)
-        names = _site_dims(p, dims or {})
-        drawn = _draw(p, q, num_samples, groups, chunk_draws, progress)
+        pair = Pair(p, q)
+        names = site_dims(p, dims or {})
+        drawn = _draw(pair, num_samples, groups, chunk_draws, progress)
 
-    stats, points = drawn["sample_stats"], _point_estimates(q, drawn["posterior"])
+    stats, points = drawn["sample_stats"], pair.point_estimates(drawn["posterior"])
     if not any(is_random(site) for site in q.sites.values()):
         del stats["log_q"], stats["log_weight"]
     if losses is not None:
         drawn["fit_history"] = {"loss": np.array([float(loss) for loss in losses])}
-    plates = _shared_plates(p, q)
     batches = {name: names[name][: len(p.sites[name]["fn"].batch_shape)] for name in p.observed}
     dims_of: dict[str, Mapping[str, list[str]]] = {
         **dict.fromkeys(_GROUPS, names),
         "log_likelihood": batches,
-        "sample_stats": dict.fromkeys(stats, plates),
+        "sample_stats": dict.fromkeys(stats, pair.plates),
         "fit_history": {"loss": ["step"]},
     }
-    labels = _checked_coords(coords or {}, drawn, dims_of)
+    labels = checked_coords(coords or {}, drawn, dims_of)
     tree = xr.DataTree()
     for group in (g for g in _GROUPS if g in groups and drawn.get(g)):
-        tree[group] = xr.DataTree(_dataset(group, drawn[group], dims_of[group], labels))
+        tree[group] = xr.DataTree(dataset(group, drawn[group], dims_of[group], labels))
     if points:
         warnings.warn(
             f"the guide fixes {', '.join(points)} at one point, without a density: log_weight, "
@@ -178,41 +185,38 @@ def from_pyro_svi(
 
 
 def _draw(
-    p: Program,
-    q: Program,
-    num_samples: int,
-    groups: Collection[str],
-    chunk_draws: int | None,
-    progress: bool,
+    pair: Pair, num_samples: int, groups: Collection[str], chunk_draws: int | None, progress: bool
 ) -> dict[str, dict[str, np.ndarray]]:
+    p, q, latents = pair.model, pair.guide, pair.latents
     sites = [*p.sites.values(), *q.sites.values()]
     p.nesting = q.nesting = max(p.nesting, q.nesting)
     chunk = chunk_draws or max(1, _ENTRIES // max(s["value"].numel() + 1 for s in sites))
     sizes = [min(chunk, num_samples - start) for start in range(0, num_samples, chunk)]
-    plates = _shared_plates(p, q)
-    latents = [name for name in p.first if name in q.sites]
-    of_posterior = [name for name in p.sites if name in latents or name in p.deterministic]
+    of_posterior = [name for name in p.sites if name in latents or name in p.computed]
 
     posterior_too = bool(p.observed) and "posterior_predictive" in groups
     prior_too = not {"prior", "prior_predictive"}.isdisjoint(groups)
     drawn: dict[str, list[dict[str, Tensor]]] = {group: [] for group in _GROUPS}
+    given: list[dict[str, Tensor]] = []
     runs = num_samples * (2 + posterior_too + prior_too)
     with Progress(runs, "draw", show=progress) as bar:
         for size in sizes:
             guided = q.draw(size, bar)
-            given = {name: guided[name].value for name in latents}
-            joint = p.draw(size, bar, given)
-            log_p, log_q = p.log_prob(joint, plates), q.log_prob(guided, plates)
-            drawn["posterior"].append({name: joint[name].value for name in of_posterior})
-            drawn["log_likelihood"].append({name: joint[name].log_prob for name in p.observed})
+            given.append({name: guided[name].value for name in latents})
+            joint = p.draw(size, bar, given[-1])
+            log_p, log_q = pair.log_densities(joint, guided)
+            out = {name: pair.missing(name, joint) for name in (*of_posterior, *p.observed)}
+            drawn["posterior"].append({n: _without(joint[n].value, out[n]) for n in of_posterior})
+            drawn["log_likelihood"].append(
+                {n: _without(joint[n].log_prob, out[n]) for n in p.observed}
+            )
             drawn["sample_stats"].append(
                 {"log_p": log_p, "log_q": log_q, "log_weight": log_p - log_q}
             )
         # After the guide's draws, which do so not depend on the groups asked for.
         if posterior_too:
-            for size, values in zip(sizes, drawn["posterior"], strict=True):
-                given = {name: values[name] for name in latents}
-                again = p.draw(size, bar, given, resample=True)
+            for size, values in zip(sizes, given, strict=True):
+                again = p.draw(size, bar, values, resample=True)
                 drawn["posterior_predictive"].append({n: again[n].value for n in p.observed})
         if prior_too:
             for size in sizes:
@@ -231,154 +235,20 @@ def _draw(
         for group, chunks in drawn.items()
         if chunks
     }
-    arrays["observed_data"] = {n: p.sites[n]["value"].cpu().numpy() for n in p.observed}
+    arrays["observed_data"] = {
+        name: _without(p.sites[name]["value"], ~kept_entries(p.sites[name])).cpu().numpy()
+        for name in p.observed
+    }
     return arrays
 
 
-def _shared_plates(p: Program, q: Program) -> list[str]:
-    """Plates that hold every site, so that the log-weights are those of their rows."""
-    each = [plates_of(s) for s in (*p.sites.values(), *q.sites.values()) if not is_deterministic(s)]
-    return [name for name in each[0] if all(name in plates for plates in each)]
-
-
-def _point_estimates(q: Program, posterior: Mapping[str, np.ndarray]) -> list[str]:
-    deltas = {
-        name: values
-        for name, values in posterior.items()
-        if name in q.sites and is_delta(q.sites[name]["fn"])
-    }
-    # A Delta that an autoguide makes of an auxiliary draw moves from draw to draw.
-    fixed = not any(is_random(site) for site in q.sites.values())
-    return [n for n, v in deltas.items() if fixed or (len(v) > 1 and (v == v[:1]).all())]
-
-
-def _check_pair(p: Program, q: Program) -> None:
-    for program in (p, q):
-        for name, site in program.sites.items():
-            for frame in site["cond_indep_stack"]:
-                if frame.full_size is not None and frame.full_size != frame.size:
-                    raise ValueError(
-                        f"the {program.label} takes {frame.size} of the {frame.full_size} rows of "
-                        f"plate {frame.name!r} and multiplies their log-probabilities to make up "
-                        "for it; such sums are no log-weights. Pass programs that see every row "
-                        "(no subsample_size), or the rows of a batch as if they were all"
-                    )
-            scale = torch.as_tensor(site["scale"])
-            if not is_deterministic(site) and not (scale == 1).all():
-                raise ValueError(
-                    f"the {program.label} scales the log-probability of site {name!r} by "
-                    f"{scale.flatten()[0].item():g}, so that weights would be of another model; "
-                    "pass programs without poutine.scale"
-                )
-    if not p.first:
-        raise ValueError("the model draws nothing: every site is observed; there is no posterior")
-    missing = [name for name in p.first if name not in q.sites]
-    summed = [name for name in missing if p.sites[name]["infer"].get("enumerate")]
-    if summed:
-        raise ValueError(
-            f"the model enumerates {', '.join(summed)}, of which the guide draws nothing; sum them "
-            "out in the model, for a mixture with dist.MixtureSameFamily, or draw them in the guide"
-        )
-    if missing:
-        raise ValueError(
-            f"the guide has no site {', '.join(missing)}, which the model draws; add it to the "
-            "guide, or if it is data, pass it in model_args so that it is observed"
-        )
-    extra = [
-        name
-        for name, site in q.sites.items()
-        if not (name in p.first or site["is_observed"] or site["infer"].get("is_auxiliary"))
-    ]
-    if extra:
-        raise ValueError(
-            f"the model does not draw {', '.join(extra)}, which the guide has; rename it, or mark "
-            'it with infer={"is_auxiliary": True}'
-        )
-
-
-def _site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    unknown = sorted(dims.keys() - p.sites.keys())
-    if unknown:
-        raise ValueError(
-            f"dims has {unknown}, which are no sites of the model; it has {', '.join(p.sites)}"
-        )
-    names: dict[str, list[str]] = {}
-    for name, site in p.sites.items():
-        frames, shape = plates_of(site), site["value"].shape
-        if not frames.keys().isdisjoint({"chain", "draw"}):
-            raise ValueError(
-                "the model has a plate called 'chain' or 'draw', which is what ArviZ calls its own "
-                "dimensions; rename the plate"
-            )
-        axes = dict.fromkeys(range(len(shape)), "")
-        axes |= {dim: plate for plate, dim in _batch_axes(site, frames, shape).items()}
-        given = list(dims.get(name, ()))
-        free = [axis for axis, plate in axes.items() if not plate]
-        if len(given) not in {0, len(free), len(shape)}:
-            raise ValueError(
-                f"dims[{name!r}] has {len(given)} names, but {name} has {len(shape)} dimensions, "
-                f"of which plates name {len(shape) - len(free)}; pass {len(free)} or {len(shape)}"
-            )
-        given = given or [f"{name}_dim_{i}" for i in range(len(free))]
-        axes |= dict(zip(free if len(given) == len(free) else axes, given, strict=True))
-        names[name] = list(axes.values())
-    return names
-
-
-def _batch_axes(
-    site: Mapping[str, Any], frames: Mapping[str, int], shape: torch.Size
-) -> dict[str, int]:
-    """Which axis of a site's value each plate is."""
-    event_dim = site["fn"].event_dim
-    if not is_deterministic(site) or event_dim < len(shape):
-        choices: Iterable[int] = [event_dim]
-    else:  # pyro.deterministic counts all dimensions as the event's unless told
-        choices = range(len(shape))
-    for event in choices:
-        axes = {plate: len(shape) - event + dim for plate, dim in frames.items()}
-        sizes = {f.name: f.size for f in site["cond_indep_stack"]}
-        if all(axis >= 0 and shape[axis] == sizes[plate] for plate, axis in axes.items()):
-            return axes
-    return {}
-
-
-def _checked_coords(
-    coords: Mapping[str, Sequence[Any]],
-    drawn: Mapping[str, Mapping[str, np.ndarray]],
-    dims: Mapping[str, Mapping[str, Sequence[str]]],
-) -> dict[str, Sequence[Any]]:
-    sizes = {
-        dim: size
-        for group, arrays in drawn.items()
-        for name, array in arrays.items()
-        for dim, size in zip(reversed(dims[group][name]), reversed(array.shape), strict=False)
-    }
-    for dim, labels in coords.items():
-        if dim not in sizes:
-            raise ValueError(f"coords has {dim!r}; the dimensions are {', '.join(sizes)}")
-        if len(labels) != sizes[dim]:
-            raise ValueError(
-                f"coords[{dim!r}] has {len(labels)} labels, but {dim} is of size {sizes[dim]}"
-            )
-    return dict(coords)
-
-
-def _dataset(
-    group: str,
-    arrays: Mapping[str, np.ndarray],
-    dims: Mapping[str, Sequence[str]],
-    coords: Mapping[str, Sequence[Any]],
-) -> xr.Dataset:
-    import arviz_base
-
-    sampled = group not in {"observed_data", "fit_history"}
-    return arviz_base.dict_to_dataset(
-        {name: array[None] if sampled else array for name, array in arrays.items()},
-        dims={name: list(dims[name]) for name in arrays},
-        coords=dict(coords),
-        sample_dims=["chain", "draw"] if sampled else [],
-        inference_library=pyro,
-    )
+def _without(values: Tensor, out: Tensor) -> Tensor:
+    """NaN for the entries that a mask leaves ``out``, of which there are ``(*batch, *event)``."""
+    if not out.any():
+        return values
+    numbers = values if values.is_floating_point() else values.to(torch.get_default_dtype())
+    event = values.dim() - out.dim()
+    return torch.where(out.reshape(*out.shape, *(1,) * event), torch.nan, numbers)
 
 
 @contextmanager

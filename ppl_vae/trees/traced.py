@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-__all__ = ["Program", "is_delta", "is_deterministic", "is_random", "plates_of"]
+__all__ = ["Drawn", "Program"]
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import Message
-from pyro.poutine.util import site_is_factor, site_is_subsample
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..progress import Progress
+from .sites import counts, is_computed, is_data, is_random, kept_entries, plates_of
 
 
-class _Site(NamedTuple):
+class Drawn(NamedTuple):
+    """A site's values for many draws, their log-probabilities, and which of them these count."""
+
     value: Tensor  # (draw, *value)
     log_prob: Tensor  # (draw, *batch)
+    kept: Tensor  # (draw, *batch), False where a mask leaves an entry out
 
 
 class _Given(Messenger):
     """Sites at given values; with ``resample``, observed ones drawn as if they were not observed.
 
-    Unlike ``poutine.uncondition`` it leaves deterministic sites alone, which Pyro counts as
-    observed and would draw in another shape inside a plate.
+    Unlike ``poutine.uncondition`` it leaves computed sites alone, which Pyro counts as observed
+    and would draw in another shape inside a plate.
     """
 
     def __init__(self, values: Mapping[str, Tensor], resample: bool = False) -> None:
@@ -38,7 +41,7 @@ class _Given(Messenger):
         self.resample = resample
 
     def _pyro_sample(self, msg: Message[Any, Any]) -> None:
-        if site_is_subsample(msg) or is_deterministic(msg):
+        if site_is_subsample(msg) or is_computed(msg):
             return
         value = self.values.get(str(msg["name"]))
         if value is not None or (self.resample and msg["is_observed"]):
@@ -65,24 +68,20 @@ class Program:
         self.label = label
         self.run = run
         self.parallel = parallel
-        self.sites = self._trace(given or {})
+        self.sites = self.trace(given or {})
         self.first = {n: s["value"] for n, s in self.sites.items() if not s["is_observed"]}
-        batches = [s["fn"].batch_shape for s in self.sites.values() if not is_deterministic(s)]
+        batches = [s["fn"].batch_shape for s in self.sites.values() if counts(s)]
         self.nesting = max(map(len, batches), default=0)
 
     @property
     def observed(self) -> list[str]:
         """Sites of data."""
-        return [
-            name
-            for name, site in self.sites.items()
-            if site["is_observed"] and not is_deterministic(site) and not site_is_factor(site)
-        ]
+        return [name for name, site in self.sites.items() if is_data(site)]
 
     @property
-    def deterministic(self) -> list[str]:
-        """Sites of ``pyro.deterministic``."""
-        return [name for name, site in self.sites.items() if is_deterministic(site)]
+    def computed(self) -> list[str]:
+        """Sites of ``pyro.deterministic``, and those that ``poutine.reparam`` computes."""
+        return [name for name, site in self.sites.items() if is_computed(site)]
 
     def draw(
         self,
@@ -91,7 +90,7 @@ class Program:
         given: Mapping[str, Tensor] | None = None,
         *,
         resample: bool = False,
-    ) -> dict[str, _Site]:
+    ) -> dict[str, Drawn]:
         """Run with ``given`` latents, ``(draw, *value)``, and draw the rest."""
         given = given or {}
         if self.parallel is not False:
@@ -116,11 +115,11 @@ class Program:
                 return drawn
         return self._one_by_one(size, given, resample, bar)
 
-    def log_prob(self, drawn: Mapping[str, _Site], plates: Sequence[str]) -> Tensor:
+    def log_prob(self, drawn: Mapping[str, Drawn], plates: Sequence[str]) -> Tensor:
         """The sites' sum in double precision, shape ``(draw, *plates)``."""
         total = torch.zeros((), dtype=torch.float64)
         for name, site in self.sites.items():
-            if is_deterministic(site):
+            if not counts(site):
                 continue
             log_prob = drawn[name].log_prob.double()  # (draw, *batch)
             frames = plates_of(site)
@@ -131,14 +130,15 @@ class Program:
             total = total + log_prob.reshape(len(log_prob), -1, *kept).sum(1)
         return total
 
-    def _trace(
+    def trace(
         self, given: Mapping[str, Tensor], resample: bool = False, size: int | None = None
     ) -> dict[str, Any]:
+        """The sites of one run with latents at ``given`` values, or of ``size`` draws at once."""
         run = self.run
         if size is not None:
             run = pyro.plate("_draws", size, dim=-1 - self.nesting)(run)
         trace = poutine.trace(_Given(given, resample)(run)).get_trace()
-        trace.compute_log_prob(lambda name, site: not is_deterministic(site))
+        trace.compute_log_prob(lambda name, site: counts(site))
         sites = {
             name: site
             for name, site in trace.nodes.items()
@@ -151,49 +151,51 @@ class Program:
             )
         return sites
 
-    def _at_once(self, size: int, given: Mapping[str, Tensor], resample: bool) -> dict[str, _Site]:
+    def _at_once(self, size: int, given: Mapping[str, Tensor], resample: bool) -> dict[str, Drawn]:
         spread = {}
         for name, value in given.items():
             ones = (1,) * (self.nesting - len(self.sites[name]["fn"].batch_shape))
             spread[name] = value.reshape(size, *ones, *value.shape[1:])
-        sites = self._trace(spread, resample, size)
+        sites = self.trace(spread, resample, size)
         drawn = {}
         for name, site in sites.items():
             if is_random(site) and site["value"].shape[:1] != (size,):
                 raise ValueError(f"its site {name!r} is then drawn only once")
-            drawn[name] = _Site(
+            drawn[name] = Drawn(
                 *(
                     _by_draw(name, many, size, one.shape)
-                    for many, one in zip(_both(site), _both(self.sites[name]), strict=True)
+                    for many, one in zip(_parts(site), _parts(self.sites[name]), strict=True)
                 )
             )
         random = [name for name, site in sites.items() if is_random(site)]
         for index in {0, size - 1}:
-            alone = self._trace({name: drawn[name].value[index] for name in random}, resample)
+            alone = self.trace({name: drawn[name].value[index] for name in random}, resample)
             for name, site in alone.items():
-                pairs = zip(drawn[name], _both(site), strict=True)
+                pairs = zip(drawn[name], _parts(site), strict=True)
                 if not all(_agree(many[index], one) for many, one in pairs):
                     raise ValueError(f"its site {name!r} is then another than by itself")
         return drawn
 
     def _one_by_one(
         self, size: int, given: Mapping[str, Tensor], resample: bool, bar: Progress
-    ) -> dict[str, _Site]:
+    ) -> dict[str, Drawn]:
         runs = []
         for index in range(size):
-            sites = self._trace({name: value[index] for name, value in given.items()}, resample)
-            runs.append({name: _both(site) for name, site in sites.items()})
+            sites = self.trace({name: value[index] for name, value in given.items()}, resample)
+            runs.append({name: _parts(site) for name, site in sites.items()})
             bar.advance(1)
         return {
-            name: _Site(
+            name: Drawn(
                 *(torch.stack(parts) for parts in zip(*(run[name] for run in runs), strict=True))
             )
             for name in self.sites
         }
 
 
-def _both(site: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    return site["value"], site.get("log_prob", torch.zeros(()))  # deterministic sites have none
+def _parts(site: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    if not counts(site):
+        return site["value"], torch.zeros(()), torch.ones((), dtype=torch.bool)
+    return site["value"], site["log_prob"], kept_entries(site)
 
 
 def _by_draw(name: str, value: Tensor, size: int, shape: torch.Size) -> Tensor:
@@ -209,26 +211,3 @@ def _agree(many: Tensor, one: Tensor) -> bool:
     many, one = many.double(), one.double()
     largest = one.abs().nan_to_num(posinf=0.0).max().item() if one.numel() else 0.0
     return torch.allclose(many, one, rtol=1e-3, atol=1e-4 * (1 + largest), equal_nan=True)
-
-
-def is_deterministic(site: Mapping[str, Any]) -> bool:
-    """Whether it is of ``pyro.deterministic``, which traces show as observed."""
-    return bool(site["infer"] and site["infer"].get("_deterministic"))
-
-
-def is_delta(fn: Any) -> bool:
-    """Whether a distribution has all its mass at one point."""
-    while isinstance(fn, dist.Independent | dist.MaskedDistribution | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
-
-
-def is_random(site: Mapping[str, Any]) -> bool:
-    """Whether its value is drawn, and not observed or a function of what is."""
-    return not site["is_observed"] and not is_delta(site["fn"])
-
-
-def plates_of(site: Mapping[str, Any]) -> dict[str, int]:
-    """Name and dimension of each plate that is a dimension, from the left."""
-    frames = [f for f in site["cond_indep_stack"] if f.vectorized]
-    return {frame.name: frame.dim for frame in sorted(frames, key=lambda f: f.dim)}

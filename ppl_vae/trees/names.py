@@ -1,0 +1,103 @@
+"""The dimensions and coordinates of a Pyro program's sites, named after its plates."""
+
+from __future__ import annotations
+
+__all__ = ["checked_coords", "dataset", "site_dims"]
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyro
+import torch
+
+from .sites import is_computed, plates_of
+from .traced import Program
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    unknown = sorted(dims.keys() - p.sites.keys())
+    if unknown:
+        raise ValueError(
+            f"dims has {unknown}, which are no sites of the model; it has {', '.join(p.sites)}"
+        )
+    names: dict[str, list[str]] = {}
+    for name, site in p.sites.items():
+        frames, shape = plates_of(site), site["value"].shape
+        if not frames.keys().isdisjoint({"chain", "draw"}):
+            raise ValueError(
+                "the model has a plate called 'chain' or 'draw', which is what ArviZ calls its own "
+                "dimensions; rename the plate"
+            )
+        axes = dict.fromkeys(range(len(shape)), "")
+        axes |= {dim: plate for plate, dim in _batch_axes(site, frames, shape).items()}
+        given = list(dims.get(name, ()))
+        free = [axis for axis, plate in axes.items() if not plate]
+        if len(given) not in {0, len(free), len(shape)}:
+            raise ValueError(
+                f"dims[{name!r}] has {len(given)} names, but {name} has {len(shape)} dimensions, "
+                f"of which plates name {len(shape) - len(free)}; pass {len(free)} or {len(shape)}"
+            )
+        given = given or [f"{name}_dim_{i}" for i in range(len(free))]
+        axes |= dict(zip(free if len(given) == len(free) else axes, given, strict=True))
+        names[name] = list(axes.values())
+    return names
+
+
+def _batch_axes(
+    site: Mapping[str, Any], frames: Mapping[str, int], shape: torch.Size
+) -> dict[str, int]:
+    """Which axis of a site's value each plate is."""
+    event_dim = site["fn"].event_dim
+    if not is_computed(site) or event_dim < len(shape):
+        choices: Iterable[int] = [event_dim]
+    else:  # pyro.deterministic counts all dimensions as the event's unless told
+        choices = range(len(shape))
+    for event in choices:
+        axes = {plate: len(shape) - event + dim for plate, dim in frames.items()}
+        sizes = {f.name: f.size for f in site["cond_indep_stack"]}
+        if all(axis >= 0 and shape[axis] == sizes[plate] for plate, axis in axes.items()):
+            return axes
+    return {}
+
+
+def checked_coords(
+    coords: Mapping[str, Sequence[Any]],
+    drawn: Mapping[str, Mapping[str, np.ndarray]],
+    dims: Mapping[str, Mapping[str, Sequence[str]]],
+) -> dict[str, Sequence[Any]]:
+    sizes = {
+        dim: size
+        for group, arrays in drawn.items()
+        for name, array in arrays.items()
+        for dim, size in zip(reversed(dims[group][name]), reversed(array.shape), strict=False)
+    }
+    for dim, labels in coords.items():
+        if dim not in sizes:
+            raise ValueError(f"coords has {dim!r}; the dimensions are {', '.join(sizes)}")
+        if len(labels) != sizes[dim]:
+            raise ValueError(
+                f"coords[{dim!r}] has {len(labels)} labels, but {dim} is of size {sizes[dim]}"
+            )
+    return dict(coords)
+
+
+def dataset(
+    group: str,
+    arrays: Mapping[str, np.ndarray],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Sequence[Any]],
+) -> xr.Dataset:
+    import arviz_base
+
+    sampled = group not in {"observed_data", "fit_history"}
+    return arviz_base.dict_to_dataset(
+        {name: array[None] if sampled else array for name, array in arrays.items()},
+        dims={name: list(dims[name]) for name in arrays},
+        coords=dict(coords),
+        sample_dims=["chain", "draw"] if sampled else [],
+        inference_library=pyro,
+    )
