@@ -151,7 +151,7 @@ class AmortizedModel(nn.Module, abc.ABC):
         usable = z.isfinite().all(-1)
         if usable.all():
             return draw(self.likelihood(z, covariates)).to(z.dtype)
-        # Not every distribution can be drawn from where its parameters are NaN.
+        # Some distributions refuse to draw where their parameters are NaN.
         x = self.replicate(torch.where(usable[..., None], z, 0.0), covariates)
         return x.masked_fill(
             ~usable.reshape(*usable.shape, *[1] * len(self.event_shape)), torch.nan

@@ -280,7 +280,7 @@ class VAEConfig(BaseModel):
         decoder.network = network.writer(
             self.latent_dim, (*self.event_shape, *several), covariate_dim=self.covariate_dim
         )
-        # What a VAE of these parts needs to describe itself when it is saved.
+        # A VAE of these parts describes itself by this when it is saved.
         decoder.network.described = self.choice("network"), self.covariate_dim  # type: ignore[assignment]
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         read = (2, *self.event_shape) if self.missing else self.event_shape

@@ -36,7 +36,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    # Of a name that keeps the suffix, by which some writers choose a format, and says whose it is.
+    # The name keeps the suffix, by which some writers choose a format, and says whose file it is.
     temporary = path.with_name(f".{path.stem}.writing-{os.getpid()}{path.suffix}")
     _sweep(path)
     try:

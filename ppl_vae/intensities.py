@@ -82,7 +82,7 @@ def binarize(
     elif method == "dynamic":
         ones = torch.rand_like(p) < p
     else:
-        # Drawn on the CPU, so that a seed means the same on every device.
+        # The CPU draws, so that a seed means the same on every device.
         generator = (
             seed
             if isinstance(seed, torch.Generator)

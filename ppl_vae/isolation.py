@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pyro
 import torch
 
-# Random state, param store and validation flag are the process's: threads take turns.
+# Random state, param store and validation flag belong to the process, so threads take turns.
 _TURN = threading.RLock()
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Entries of data that a chunk may hold for all its draws: about 64 MB in single precision.
 _BUDGET = 2**24
-# Gradients keep about so many times as much.
+# With gradients about this many times as much memory is kept.
 _GRADIENT_COPIES = 4
 # Rows of data on disk that a fingerprint reads.
 _FINGERPRINTED = 10_000
@@ -177,7 +177,7 @@ class Rows:
     def take(self, rows: Indices, like: Tensor) -> Batch:
         """The rows at some indices, in their order, of the dtype and on the device of ``like``."""
         x, covariates = self._read(rows)
-        # Bytes cross to a device as bytes, a quarter of the numbers.
+        # Bytes are moved to a device as bytes, which are a quarter of the size of numbers.
         x = to_float(x.to(like.device), like.dtype)
         if self._binarize in ("dynamic", "threshold"):
             x = binarize(x, self._binarize)
@@ -281,7 +281,7 @@ class Rows:
         starts = range(0, max(1, len(self)), _CHECKED)
         chunks = [slice(i, min(i + _CHECKED, len(self))) for i in starts]
         first, _ = self._read(chunks[0])
-        # Some images may be black. That all are says that these are no intensities.
+        # Some images may be black. If all are, the bytes are no intensities.
         if first.dtype == torch.uint8 and not any((self._read(c)[0] > 1).any() for c in chunks):
             check_rows(first, name)
         for rows in chunks:

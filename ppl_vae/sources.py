@@ -110,7 +110,7 @@ def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
     if isinstance(source, Tensor):
         if isinstance(rows, slice):
             return source[rows]
-        # Several times as fast as indexing, which goes by entries.
+        # This is several times as fast as indexing, which copies entry by entry.
         return source.index_select(0, rows.to(source.device))
     if isinstance(rows, slice):
         return as_tensor(source[rows])

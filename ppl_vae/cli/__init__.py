@@ -15,7 +15,7 @@ import typer
 from . import checking, fitting
 from .printing import fail, one_line
 
-# What shells say of a process that was ended by SIGINT and by SIGTERM.
+# Exit codes by which shells report a process ended by SIGINT and by SIGTERM.
 _INTERRUPTED, _TERMINATED = 130, 143
 
 app = typer.Typer(

@@ -131,7 +131,7 @@ def level_sizes(levels: int | Sequence[int], latent_dim: int) -> tuple[int, ...]
             raise ValueError(
                 f"levels is {levels}; pass a number from 2 to {latent_dim}, the number of latents"
             )
-        # What is left over goes to the lower levels.
+        # The lower levels take the remainder.
         return tuple((latent_dim + i) // levels for i in range(levels))
     sizes = tuple(levels)
     if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):

@@ -58,7 +58,7 @@ def read_array(path: Path) -> dict[Split, Dataset]:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    # Opened here, because numpy leaves a damaged archive open.
+    # The file is opened here, because numpy leaves a damaged archive open.
     with path.open("rb") as file:
         try:
             loaded = np.load(file, allow_pickle=False)

@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 MISSING = frozenset({"", "na", "n/a", "<na>", "nan", "null", "none", "?", "."})
-# By the marks that programs write at the start; UTF-32's begins with UTF-16's, so it comes first.
+# Byte order marks and their encodings; UTF-32's begins with UTF-16's, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -182,7 +182,7 @@ def _quoted(text: str, line: int) -> bool:
 
 def _sniff(text: str) -> str | None:
     """The separator of a table; None is whitespace."""
-    # The comma last: it is also a decimal mark, and stands in text.
+    # The comma comes last: it is also a decimal mark, and occurs in text.
     candidates = ("\t", ";", "|", ",", None)
     widths = {s: [len(cells) for _, cells in islice(_rows(text, s), 100)] for s in candidates}
     for separator, found in widths.items():

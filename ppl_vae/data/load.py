@@ -203,7 +203,7 @@ def _read_splits(
     parts = {split: resized(part, image_size) for split, part in parts.items()}
     bytewise = all(part.x.dtype == torch.uint8 for part in parts.values())
     if bytewise and max(int(part.x.max()) for part in parts.values()) == 1:
-        # Masks, whose bytes are no intensities.
+        # These are masks, whose bytes are no intensities.
         parts = {split: replace(part, x=part.x.float()) for split, part in parts.items()}
     return tuple(_choose(parts, split, test_fraction, seed) for split in splits)
 

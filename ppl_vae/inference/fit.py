@@ -231,7 +231,7 @@ def fit(
         warnings.catch_warnings(),
         Progress(epochs * len(rows), show=progress) as bar,
     ):
-        # The guard below says more.
+        # The check of finite losses below says more than Pyro's warning.
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
         loop = Loop(
             vae,

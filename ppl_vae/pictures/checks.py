@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-# KL that is drawn, nats: what lies outside is drawn at the ends.
+# The range of KL that is drawn, in nats; values outside are drawn at its ends.
 _NATS = (1e-3, 1e3)
 
 
@@ -132,11 +132,11 @@ def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Fi
     size, num_ranks = shown.sizes["simulation"], calibration.attrs["num_samples"] + 1
     # arviz_plots' own plot has bands on some of its versions only, and no axis with them.
     at, _, low, high = ecdf_pit(np.linspace(0, 1, size), 0.99, n_simulations=1000)
-    # Where the ECDF of uniform ranks is exactly that of a uniform: between two of them.
+    # Between two ranks the ECDF of uniform ranks is exactly that of a uniform variable.
     edges = np.linspace(0, 1, num_ranks + 1)
     columns = min(4, len(worst))
     rows = -(-len(worst) // columns)
-    # Not through pyplot, which would keep every figure alive and choose a window for it.
+    # pyplot is avoided: it would keep every figure alive and choose a window for it.
     figure = Figure(figsize=(3 * columns, 2.3 * rows), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)

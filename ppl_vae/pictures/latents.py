@@ -208,7 +208,7 @@ def _moments(q: Any) -> tuple[np.ndarray, np.ndarray]:
         rest = z - z.mean(0)
         covariance = torch.einsum("s...i,s...j->...ij", rest, rest) / (_DRAWS - 1)
         mean, sd = moments(q)
-        # The spread by its formula, where there is one; the correlations by draws.
+        # The spread follows its formula, where there is one; correlations come from draws.
         scale = sd / covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-30).sqrt()
         covariance = covariance * scale[..., None] * scale[..., None, :]
     else:

@@ -41,7 +41,7 @@ def blank_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # Not through pyplot, which would keep every figure alive and choose a window for it.
+    # pyplot is avoided: it would keep every figure alive and choose a window for it.
     with rc_context({"text.usetex": False}):  # LaTeX may not be installed
         figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
         FigureCanvasAgg(figure)

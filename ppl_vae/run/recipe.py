@@ -11,7 +11,7 @@ from typing import Any
 
 from ..presets import PRESETS
 
-# Of matrix products and convolutions, and what Fabric calls them.
+# Precisions of matrix products and convolutions, and Fabric's names for them.
 PRECISIONS: Mapping[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 DEVICES = ("auto", "cpu", "cuda")
 # Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LOCK = ".lock"
-# What runs write. Nothing else is ever removed.
+# The files that a run writes. Nothing else is ever removed.
 _WRITTEN = (
     *("config.json", "metrics.json", "reproduction.json", "vae.safetensors", "report.html"),
     *("history.nc", "posterior.nc", "diagnosis.nc", "diagnosis.txt", "samples.npz"),

@@ -13,9 +13,9 @@ from torch import Tensor
 from .sites import counts, is_computed, is_data, is_delta, is_random, kept_entries, plates_of
 from .traced import Drawn, Program
 
-# What ``poutine.reparam`` calls the site that it draws in the place of another.
+# ``poutine.reparam`` draws another site in place of one, and gives it one of these endings.
 _DRAWN_INSTEAD = ("base", "decentered", "dct", "haar", "normal", "split_0", "uniform")
-# What autoguides call what they draw to compute one latent from.
+# Autoguides give these endings to sites from which they compute one latent.
 _OF_ONE = ("unconstrained", "aux")
 
 
@@ -43,7 +43,7 @@ class Pair:
         for program in (model, guide):
             _check_density(program)
         _check_sites(model, guide)
-        # Which latent a site of the guide draws.
+        # The latent that each site of the guide draws.
         self.owner = {name: name for name in model.first}
         for name in model.first:
             owned = (f"{name}_{ending}" for ending in _OF_ONE)

@@ -213,7 +213,7 @@ def _draw(
             drawn["sample_stats"].append(
                 {"log_p": log_p, "log_q": log_q, "log_weight": log_p - log_q}
             )
-        # After the guide's draws, which do so not depend on the groups asked for.
+        # This follows the guide's draws, so that these do not depend on the groups asked for.
         if posterior_too:
             for size, values in zip(sizes, given, strict=True):
                 again = p.draw(size, bar, values, resample=True)

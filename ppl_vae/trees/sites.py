@@ -42,7 +42,7 @@ def is_computed(site: Mapping[str, Any]) -> bool:
 
 def counts(site: Mapping[str, Any]) -> bool:
     """Whether its log-probability is a part of the program's density."""
-    # Some reparameterized sites bring their density along, of others another site has it.
+    # Some reparameterized sites hold their own density; for others another site holds it.
     return not (is_computed(site) and getattr(site["fn"], "_mask", None) is False)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# What calibration's words are called of q(z|x).
+# Calibration's findings, in words about q(z|x).
 FAULTS = {
     "too narrow": "too narrow",
     "too wide": "too wide",

@@ -140,7 +140,7 @@ def gaps_in_words(gaps: xr.Dataset) -> str:
     size, lost = int(finite.sum()), int((~finite).sum())
     if not size:
         return f"not finite in any of {lost} rows."
-    # Not -0.00 of what is nothing.
+    # Adding zero turns -0.00 into 0.00.
     means = {name: round(float(gaps[name].values[finite].mean()), 2) + 0.0 for name in names}
 
     def with_error(name: str) -> str:
@@ -190,7 +190,7 @@ def _gaps(
     chosen = (k_best < k) | ((k_best == k) & (error_best <= error))
     better = torch.where(chosen, best, encoder)
     evidence = average_weight(better)
-    # What each draw adds to the estimate of log p(x), by the delta method.
+    # By the delta method, each draw adds this to the estimate of log p(x).
     influence = (better - evidence["log_evidence"]).exp()
     differences = {
         "amortization": best - encoder,

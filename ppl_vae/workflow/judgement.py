@@ -119,7 +119,7 @@ def judge(
     foreseen = typical / noise * min(1.0, size / most) ** 0.5
     never = ~enough if final else foreseen > tolerance
 
-    # Of so many errors that are none, the largest is so many standard errors out in 2.5 %.
+    # If nothing is off, the largest of so many errors exceeds this many standard errors in 2.5 %.
     errors = torch.special.ndtri(torch.tensor(1 - 0.025 / (2 * latents + 1))).item()
     limit = _CLOSE_NATS[0] + _CLOSE_NATS[1] * latents
     close = low & (kl + 2 * kl_error <= limit)
@@ -228,7 +228,7 @@ def _averages(weight: Tensor, z: Tensor) -> tuple[dict[str, _Off], tuple[Tensor,
     sd_error = (four[0] - 1 - 2 * both / v + spread / (v * v)).clamp(min=0.0)
     inside = mean((y.abs() <= _INTERVAL).to(y))
     raw, true = inside[0], inside[1]
-    # Of an indicator, whose square it is.
+    # The square of an indicator is the indicator itself.
     mass_error = (
         raw * (1 - raw)
         - 2 * (true * (1 - true - raw) + raw * true)

@@ -30,7 +30,7 @@ MOMENTS = "a normal with the draws' moments"
 # What transforms raise that cannot be inverted: torch's and zuko's, Pyro's planar flow, and Pyro's
 # autoregressive ones in double precision.
 NO_INVERSE = (NotImplementedError, KeyError, RuntimeError)
-# Of a latent that does not vary among draws: a normal needs some width.
+# A latent that does not vary among draws gets this width: a normal needs some.
 _LEAST_SPREAD = 1e-3
 
 
@@ -127,7 +127,7 @@ class _Transformed(_Map):
         for transform in self.transforms:
             y = transform(z)
             each = transform.log_abs_det_jacobian(z, y)
-            # By latent, of a transform of each, or by draw and row.
+            # A transform of single latents returns it by latent, others by draw and row.
             log_det = log_det + (each.sum(-1) if each.dim() == u.dim() else each)
             z = y
         return z, log_det
@@ -228,7 +228,7 @@ def _support(q: Any) -> Any:
 def _by_moments(q: Any, support: Any) -> tuple[Gaussian, _Map]:
     """A normal with the moments of draws, in coordinates in which the latents have no bounds."""
     mapped: _Map = _Same()
-    # Of a mixture the components' support.
+    # For a mixture this is the support of its components.
     for bounds in (support, getattr(support, "base_constraint", None)):
         if bounds is not None:
             try:

@@ -168,7 +168,7 @@ def _fit(
 ) -> LocalPosterior:
     shift = torch.zeros_like(start.normal.loc).requires_grad_()
     stretch = torch.zeros_like(start.normal.scale).requires_grad_()
-    # Adam blows any gradient up to full steps, rounding errors too, unless eps is above them.
+    # Adam turns rounding errors into full steps unless eps is larger than they are.
     adam = torch.optim.Adam([shift, stretch], rate, betas=(0.9, 0.99), eps=1e-4)
 
     def step() -> Tensor:

@@ -85,7 +85,7 @@ def active_units(
     means = posterior_means(
         vae, data, seed=seed, chunk_rows=chunk_rows, label="units", progress=progress
     )
-    # Of single precision, squares of an outlier may overflow.
+    # In single precision, squares of an outlier may overflow.
     variance = means.astype(np.float64).var(axis=0, ddof=1)
     return xr.Dataset(
         {"variance": ("latent", variance), "active": ("latent", variance > threshold)},

@@ -37,7 +37,7 @@ _BUDGET = 10**9
 _ESTIMATED = 8000
 # Draws that refined rows are judged by, at least.
 _REFINED = 2000
-# Of refined rows, by what they are called in the judgement of their draws.
+# Results of refined rows, and what the judgement of their draws calls them.
 _OF_REFINED = {
     "kl_refined": "kl",
     "kl_refined_error": "kl_error",
@@ -196,7 +196,7 @@ def _judged(
         left -= len(rows) * size * entries
         if not len(rows):
             break
-    # What no draws were left for is not shown.
+    # Rows for which no draws were left count as not shown.
     for name in ("raw_close", "weights_usable"):
         found[name] = np.where(found[name] == 1, 1, -1)
     return found

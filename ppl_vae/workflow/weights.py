@@ -77,7 +77,7 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
         if size < _FEW
         else khat(log_weight)
     )
-    # What rounding may have done to them, which matters where all weights are equal.
+    # The error of rounding, which matters where all weights are equal.
     largest = log_weight.nan_to_num(neginf=0.0).abs().amax(0)
     rounding = _ROUNDINGS * torch.finfo(log_weight.dtype).eps * (1 + largest)
     log_weight, rounding = log_weight.double(), rounding.double()

@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from ..scales import Scale
 from .decoder import DECODERS, Decoder
 
-# What is larger is an amount, or a code.
+# Whole numbers from here on are taken for amounts or codes.
 _LARGEST_COUNT = 10_000
 
 

@@ -20,11 +20,11 @@ from .decoder import DECODERS, Decoder, located, observed_values
 
 # Levels that data may have; more are as good as real numbers.
 _MOST = 256
-# So often an intensity has to occur, on average, to be one of several levels.
+# An intensity counts as a level if, on average, a level occurs at least this often.
 _REPEATED = 4
-# How far from its level a number may lie, in steps between levels.
+# A number may lie this far from its level, in steps between levels.
 _TOLERANCE = 0.02
-# Of the logistic, in levels: below, a level in the middle has all the probability anyway.
+# The narrowest scale of the logistic, in levels; a narrower one would change no probability.
 _NARROWEST = 0.05
 
 
@@ -319,7 +319,7 @@ def grid_of(x: Tensor) -> dict[str, Any] | None:
     low, high = values[0].item(), values[-1].item()
     if low >= 0 and 0.5 < high <= 1:
         low, high = 0.0, 1.0
-    # The greatest common divisor of the gaps, but for what rounding makes of them.
+    # This is Euclid's algorithm for the step, with a tolerance for rounding.
     noise = (high - low) / _MOST * _TOLERANCE
     gaps = torch.cat([values - low, high - values])
     step = high - low

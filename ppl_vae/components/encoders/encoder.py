@@ -66,7 +66,7 @@ class Encoder(nn.Module, abc.ABC):
         self.width: int = getattr(network, "out_features", features[-1])
         self.network = network
         self.latent_dim = latent_dim
-        # Dimensions that the network reads; 0 where it does not say.
+        # The number of dimensions that the network reads; 0 where it does not say.
         self._read_dim = len(getattr(network, "in_shape", ()))
         self.inputs = Inputs(
             center=center, spread=spread, missing=missing, event_dim=self._read_dim - 1

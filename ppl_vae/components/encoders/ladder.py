@@ -78,7 +78,7 @@ class LadderEncoder(Encoder):
             raise ValueError(f"direction is {direction!r}; accepted are 'top_down', 'bottom_up'")
         sizes = level_sizes(levels, latent_dim)
         self.direction = direction
-        # In the order in which they are drawn.
+        # These are the sizes in the order in which the levels are drawn.
         self.sizes = sizes if direction == "top_down" else sizes[::-1]
         self.scale = Scale(scale)
         self.heads = nn.ModuleList()
@@ -92,7 +92,7 @@ class LadderEncoder(Encoder):
                 )
             )
 
-        # Where each latent of the vector, whose levels are top down, stands among the drawn.
+        # The vector's levels are top down; this is where each latent stands in the order of draws.
         starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         drawn = [torch.arange(a, a + size) for a, size in zip(starts, self.sizes, strict=True)]
         self.register_buffer("order", torch.cat(drawn[::-1]), persistent=False)

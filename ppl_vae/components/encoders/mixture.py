@@ -26,7 +26,7 @@ class MixtureOfNormals(dist.MixtureOfDiagNormals):
         """Draws of shape ``(*sample, *batch, latent)``, with gradients."""
         if not sample_shape:
             return super().rsample()
-        # Pyro's own takes several draws of one mixture, and not of a batch of them.
+        # Pyro's method draws several times from one mixture, but not from a batch of mixtures.
         return self.expand((*sample_shape, *self.batch_shape)).rsample()
 
     @property

@@ -233,7 +233,7 @@ class LowRankEncoder(Encoder):
         nn.init.zeros_(self.scale_head.weight)
         nn.init.constant_(self.scale_head.bias, self.scale.inverse(1.0))
         self.factor_head = nn.Linear(self.width, latent_dim * rank)
-        # Not zero, where the gradient would be zero too.
+        # It is not zero, since there the gradient would be zero too.
         nn.init.zeros_(self.factor_head.weight)
         nn.init.normal_(self.factor_head.bias, std=0.01)
 

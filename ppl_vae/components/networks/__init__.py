@@ -18,7 +18,7 @@ __all__ = [
     "called",
 ]
 
-# The one for rows of any shape comes first.
+# The network for rows of any shape comes first.
 # isort: off
 from .mlp import MLP, MLPNetwork
 from .conv import ConvDecoder, ConvEncoder, ConvNetwork

@@ -181,7 +181,7 @@ class _Compiled:
     """What makes a compiled objective of one of Pyro's."""
 
     num_particles: int
-    # Own notes, which a watch of the objective leaves out.
+    # A watch of the objective leaves these attributes out.
     _unwatched = frozenset({"_programs", "_said"})
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -223,7 +223,7 @@ class _Compiled:
         values, structure = pytree.tree_flatten((args, kwargs))
         inputs = [value for value in values if isinstance(value, Tensor)]
         kinds = tuple(map(_kind, values))
-        # A structure holds lists before torch 2.8.
+        # Some versions of PyTorch cannot hash a structure.
         key = (model, guide, repr(structure), kinds, torch.get_default_dtype(), self.num_particles)
         try:
             program = self._programs.get(key)

@@ -113,7 +113,7 @@ class Recording:
 
         examples = [*inputs, *self.captured]
         options = {
-            # The random numbers of an eager run, in its order.
+            # Draw the random numbers of an eager run, in its order.
             "fallback_random": True,
             # The processor is asked what it can do; a third of the time went into compiling
             # programs that try whether the C++ compiler can do it too.

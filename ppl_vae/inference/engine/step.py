@@ -29,7 +29,7 @@ _GRAPH_PAYS, _COMPILING_PAYS = 1_000, 10_000
 _MOST = 3
 # Steps between two comparisons with the program as it stands, at most; before, each power of two.
 _COMPARE = 1024
-# Of Adam, as in Kingma & Ba (2015).
+# The constants of Adam, as in Kingma & Ba (2015).
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -196,7 +196,7 @@ class Step:
             )
             return norm
         steps = self.steps.double()
-        # A tensor of their own, or the compiler takes the powers anew for each number.
+        # They are tensors of their own; the compiler would else compute the powers for each number.
         factors = torch.stack(
             [self.rate / (1 - _BETA1**steps), (1 - _BETA2**steps).rsqrt(), 1 / excess]
         )
@@ -249,7 +249,7 @@ class Step:
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
         """Record the whole step, or go on eagerly and say why."""
-        # What was compiled for some steps is not compiled again for a few more.
+        # A program that was compiled once is not compiled again for a few more steps.
         compiled = self.engine == "compiled" and self.recorded == 0
         self.recorded += 1
         self.replayed = 0

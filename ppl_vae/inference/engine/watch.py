@@ -30,11 +30,11 @@ _LIBRARIES = {
     *("torch", "pyro", "numpy", "ppl_vae", "lightning_fabric", "zuko", "pydantic", "scipy"),
     *(sys.stdlib_module_names - {"__main__"}),
 }
-# What every module has of its own, which only PyTorch changes, but for the hooks that count.
+# Attributes of every module that PyTorch alone changes; the hooks that matter are not among them.
 _OF_MODULES = nn.Module().__dict__.keys() - {"training", "_forward_hooks", "_forward_pre_hooks"}
 # Notes that Pyro's autoguides write anew in each run, from the program alone.
 _NOTES = {"plates"}
-# Values that say all about themselves.
+# Values of these types are compared by value.
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), enum.Enum, slice, range),
     *(torch.dtype, torch.device, torch.Size, torch.layout, np.generic),
