@@ -24,7 +24,8 @@ class Elbo(RowObjective):
     --------
     >>> import torch
     >>> from ppl_vae import VAE, VAEConfig
-    >>> vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)), name="e")
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="e")
     >>> loss = Elbo().differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
     >>> loss.shape
     torch.Size([])
@@ -43,6 +44,16 @@ class MeanField(RowObjective):
     The numbers of Pyro's ``TraceMeanField_ELBO``.
 
     Source: Kingma & Welling (2014), equation 8.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="meanfi")
+    >>> loss = MeanField().differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def by_row(self, terms: Terms, num_rows: int) -> Tensor:
@@ -72,6 +83,16 @@ class IWAE(RowObjective):
     ----------
     num_particles
         The number K of draws for each row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="iwae")
+    >>> loss = IWAE(num_particles=8).differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def __init__(self, num_particles: int = 10) -> None:

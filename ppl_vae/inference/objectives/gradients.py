@@ -24,6 +24,16 @@ class StickingTheLanding(RowObjective):
     variance where the guide is exact.
 
     Source: Roeder et al. (2017), *Sticking the landing*, equation 8.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="sticki")
+    >>> loss = StickingTheLanding().differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def by_row(self, terms: Terms, num_rows: int) -> Tensor:
@@ -48,6 +58,16 @@ class DReG(IWAE):
     ----------
     num_particles
         The number K of draws for each row.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="dreg")
+    >>> loss = DReG(num_particles=8).differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def by_row(self, terms: Terms, num_rows: int) -> Tensor:

@@ -103,6 +103,15 @@ class FreeBits(RowObjective):
     ------
     ValueError
         If ``nats`` is negative or infinite.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="freebi")
+    >>> loss = FreeBits(nats=0.5).differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def __init__(self, nats: float = 0.1, *, num_particles: int = 1) -> None:
@@ -155,6 +164,15 @@ class TCVAE(RowObjective):
     ValueError
         If ``beta`` is negative or infinite; when it is evaluated, if the guide's latents are not
         independent.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> config = VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,))
+    >>> vae = VAE.from_config(config, name="tcvae")
+    >>> loss = TCVAE(beta=4.0).differentiable_loss(vae.model, vae.guide, torch.ones(5, 4))
+    >>> loss.shape, loss.requires_grad
+    (torch.Size([]), True)
     """
 
     def __init__(self, beta: float = 6.0, *, num_particles: int = 1) -> None:
