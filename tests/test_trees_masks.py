@@ -141,3 +141,31 @@ def test_a_guide_that_observes_is_refused():
     guide = poutine.condition(AutoDelta(hierarchy), {"mu": torch.tensor(0.0)})
     with pytest.raises(ValueError, match="guide"):
         from_pyro_svi(hierarchy, guide, num_samples=10, progress=False)
+
+
+def test_a_mask_through_an_event():
+    """Of data it leaves missing entries out, also where they are drawn anew; of a latent not."""
+
+    def missing():
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("r", 2):
+            y = dist.Normal(m[..., None], torch.ones(5)).mask(SEEN).to_event(1)
+            pyro.sample("y", y, obs=torch.ones(2, 5))
+
+    def mean():
+        pyro.sample("m", dist.Normal(0.7, 0.6))
+
+    tree = from_pyro_svi(missing, mean, num_samples=4000, progress=False)
+    truth = exact(torch.ones(6)).item()
+    assert log_mean_weight(tree) == pytest.approx(truth, abs=0.1)
+    assert tree.posterior_predictive.y.shape == (1, 4000, 2, 5)
+
+    def halved():
+        z = pyro.sample("z", dist.Normal(torch.zeros(5), 1.0).mask(SEEN).to_event(1))
+        pyro.sample("y", dist.Normal(z, 1.0).to_event(1), obs=Y)
+
+    def guide():
+        pyro.sample("z", dist.Normal(torch.zeros(5), 1.0).to_event(1))
+
+    with pytest.raises(ValueError, match="masks parts of an event of site 'z'"):
+        from_pyro_svi(halved, guide, num_samples=10, progress=False)

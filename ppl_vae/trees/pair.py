@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sites import counts, is_computed, is_data, is_delta, is_random, kept_entries, plates_of
+from .sites import (
+    counts,
+    is_computed,
+    is_data,
+    is_delta,
+    is_random,
+    kept_entries,
+    masks_parts,
+    plates_of,
+)
 from .traced import Drawn, Program
 
 # ``poutine.reparam`` draws another site in place of one, and gives it one of these endings.
@@ -164,6 +173,11 @@ def _check_density(program: Program) -> None:
                     "for it; such sums are no log-weights. Pass programs that see every row "
                     "(no subsample_size), or the rows of a batch as if they were all"
                 )
+        if not site["is_observed"] and masks_parts(site):
+            raise ValueError(
+                f"the {program.label} masks parts of an event of site {name!r}, by "
+                ".mask(...).to_event(...); mask whole events, or put the parts into a plate"
+            )
         scale = torch.as_tensor(site["scale"])
         if counts(site) and not (scale == 1).all():
             raise ValueError(

@@ -9,6 +9,7 @@ __all__ = [
     "is_delta",
     "is_random",
     "kept_entries",
+    "masks_parts",
     "plates_of",
 ]
 
@@ -61,12 +62,8 @@ def plates_of(site: Mapping[str, Any]) -> dict[str, int]:
 def kept_entries(site: Mapping[str, Any]) -> Tensor:
     """Which entries no mask leaves out of the density, in the site's batch shape.
 
-    Masks are those of ``poutine.mask``, also by ``obs_mask``, and of ``distribution.mask``.
-
-    Raises
-    ------
-    ValueError
-        If a mask goes through the middle of a latent event.
+    Masks are those of ``poutine.mask``, also by ``obs_mask``, and of ``distribution.mask``. A mask
+    of parts of an event leaves no event out: see :func:`masks_parts`.
     """
     fn, masks = site["fn"], [site["mask"]]
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
@@ -74,11 +71,6 @@ def kept_entries(site: Mapping[str, Any]) -> Tensor:
         fn = fn.base_dist
     while isinstance(fn, _WRAPPERS):  # from here on a mask is of parts of events
         mask = getattr(fn, "_mask", None)
-        if isinstance(mask, Tensor) and not mask.all() and not site["is_observed"]:
-            raise ValueError(
-                f"site {site['name']!r} masks parts of an event, by .mask(...).to_event(...); mask "
-                "whole events, or put the parts into a plate"
-            )
         masks.append(mask if isinstance(mask, bool) else None)
         fn = fn.base_dist
     kept = torch.ones((), dtype=torch.bool, device=site["value"].device)
@@ -86,6 +78,19 @@ def kept_entries(site: Mapping[str, Any]) -> Tensor:
         if mask is not None:
             kept = kept & torch.as_tensor(mask, device=kept.device).bool()
     return kept.expand(torch.broadcast_shapes(site["fn"].batch_shape, kept.shape))
+
+
+def masks_parts(site: Mapping[str, Any]) -> bool:
+    """Whether a mask leaves parts of an event out, by ``.mask(...).to_event(...)``."""
+    fn = site["fn"]
+    while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    while isinstance(fn, _WRAPPERS):
+        mask = getattr(fn, "_mask", None)
+        if isinstance(mask, Tensor) and not mask.all():
+            return True
+        fn = fn.base_dist
+    return False
 
 
 _WRAPPERS = (dist.Independent, dist.MaskedDistribution, dist.ExpandedDistribution)
