@@ -26,7 +26,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "prior": PRIORS,
     "guide": ENCODERS,
 }
-# Options that can be given as if they were fields, and whose they are.
+# Options that can be given as if they were fields, and the part that each belongs to.
 _SHORT = {"hidden": "network", "activation": "network", "scale": "guide", "heads": "guide"}
 
 
@@ -62,7 +62,8 @@ class VAEConfig(BaseModel):
     covariate_dim
         The number of covariates of a conditional VAE.
     center, spread
-        Where the data lie: numbers, or one for each entry of a row, flattened.
+        The location and the scale of the data: numbers, or one for each entry of a row,
+        flattened.
     missing
         Whether rows may have missing entries (NaN).
     reason
@@ -107,7 +108,7 @@ class VAEConfig(BaseModel):
         fields = dict(fields)
         if "context_dim" in fields:
             raise ValueError("context_dim is now called covariate_dim; pass covariate_dim=...")
-        if fields.get("network") == "cvae":  # as 0.1 called it
+        if fields.get("network") == "cvae":  # version 0.1 called it so
             fields["network"] = Choice("conv", {"dense": False})
         for part in _REGISTRIES:
             given = fields.get(part, cls.model_fields[part].default)

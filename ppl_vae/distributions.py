@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import Distribution, TorchDistribution
 from torch import Tensor
 
-# Draws that stand in for a formula, and how many of them are in memory together.
+# Draws that estimate moments without a formula, and how many are in memory together.
 _DRAWS = 1000
 _TOGETHER = 100
 
@@ -30,7 +30,7 @@ def draw(q: Any, shape: Sequence[int] = (), *, rows: int | None = None) -> Tenso
         A distribution of Pyro, torch or zuko, or anything with one of ``sample``, ``rsample`` and
         a call that draws, as Pyro's wrapper of zuko has.
     shape
-        Of the draws, before the batch shape.
+        The shape of the draws, before the batch shape.
     rows
         A batch shape for a distribution that has none, such as a prior without covariates.
 
@@ -90,7 +90,7 @@ def _is_discrete(q: Any) -> bool:
 def moments(q: Any) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of ``q``, shape ``(*batch, *event)`` each.
 
-    By its formulas where it has any that are finite, else of 1000 draws.
+    Its formulas give them where these are finite, and else 1000 draws.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def _values(q: Any, number: int, of: Callable[[Tensor], Tensor] | None) -> Tenso
 
 
 def inside(q: Any) -> tuple[Any, list[Any]] | None:
-    """What a distribution is made of, and by which transforms; None if of nothing else.
+    """The distribution inside another, and the transforms around it; None if there is none inside.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Memory whose state decides how fast PyTorch is on a processor."""
+"""Two states of a process's memory that decide how fast PyTorch is on a processor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 
 
 def map_constants() -> None:
-    """Have the constants of vectorized functions in memory, those of special cases too.
+    """Read into memory the constants that vectorized functions use for special cases.
 
-    ``log1p`` of 16 numbers at once loads minus infinity for those that are -1, under a mask. Where
-    none is, and nobody has read the page of that constant before, the processor suppresses a page
-    fault, each time anew, and takes 20 to 40 times as long (``python
-    benchmarks/mapped_constants.py``, AMD EPYC, Zen 5). Whether somebody has depends on what the
-    system holds of PyTorch's file. Who computes the special cases has the pages, until the system
-    takes them back.
+    ``log1p`` works on 16 numbers at once. It loads the constant minus infinity for those numbers
+    that are -1, under a mask. If none of them is -1, the mask is empty, and the load should cost
+    nothing. But if the memory page with the constant was never read, the processor runs into a
+    page fault, suppresses it because of the mask, and does so again at every call, which takes 20
+    to 40 times as long (``python benchmarks/mapped_constants.py``, AMD EPYC, Zen 5). This function
+    computes the special cases once, so that their pages are read. The system may drop pages that
+    are idle, so the function is called again now and then.
     """
     special = [0.0, 1.0, 2.0, 100.0, 1e-40, 3e38, math.inf]
     for dtype in (torch.float32, torch.float64):
@@ -31,8 +32,9 @@ def map_constants() -> None:
 def reuse_freed_memory() -> None:
     """Have memory that a step frees kept for the next one.
 
-    glibc returns it to the system beyond twice the largest block that was freed so far, up to 32
-    MB. A convolutional step then takes its 20 MB anew each time, and half of its time are page
-    faults. So free a large block once, which nobody has touched and which costs nothing.
+    glibc gives freed memory back to the system once there is more of it than a threshold: twice the
+    largest block that was freed so far, up to 32 MB. A convolutional step needs 20 MB, gets them
+    from the system anew each time, and spends half of its time on page faults. Freeing one large
+    block raises the threshold. The block itself costs nothing, as nothing is written to it.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)

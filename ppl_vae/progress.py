@@ -60,7 +60,7 @@ class Progress:
             self._bars.stop()
 
     def advance(self, rows: int, note: str = "") -> None:
-        """Count ``rows`` more as done, and say ``note`` beside the bar."""
+        """Count ``rows`` more as done, and show ``note`` beside the bar."""
         self._bars.update(self._task, advance=rows, note=note)
         if not self._bars.live.is_started and time.perf_counter() - self._entered > 2:
             self._bars.start()

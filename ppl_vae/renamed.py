@@ -1,4 +1,4 @@
-"""Arguments by a new name: whoever passes the old one is told so."""
+"""Renamed arguments: a call with the old name fails with an error that says the new one."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def rows_within_budget(
     Parameters
     ----------
     event_shape
-        Of a row.
+        The shape of a row.
     num_samples
         Draws, chains or replicates of a row that are in memory together.
     gradients
@@ -103,7 +103,7 @@ class Rows:
         afresh from torch's global random state whenever rows are taken; ``"threshold"``. See
         :func:`binarize`.
     seed
-        For ``"static"``.
+        The seed of ``"static"`` bits.
 
     Raises
     ------
@@ -153,7 +153,7 @@ class Rows:
 
     @classmethod
     def of(cls, x: Tensor | ArrayLike | Rows, covariates: Tensor | ArrayLike | None = None) -> Rows:
-        """``x`` itself if it is ``Rows``, else rows of it: what a check does at its door."""
+        """``x`` itself if it is ``Rows``, else rows of it. Every check starts with this."""
         return x if isinstance(x, Rows) and covariates is None else cls(x, covariates)
 
     def __len__(self) -> int:
@@ -225,7 +225,7 @@ class Rows:
     def fingerprint(self) -> str:
         """A hash of the shape, the type and the contents, by which other data are noticed.
 
-        Of data that are not in memory, of ten thousand rows spread over all.
+        Of data that are not in memory, it reads ten thousand rows spread over all.
 
         Examples
         --------

@@ -48,7 +48,7 @@ class VAE(AmortizedModel):
         ``encoder(x, covariates)`` returns q(z|x). Its attribute ``missing``, if true, says that it
         accepts rows with missing entries (NaN).
     name
-        What parameters are called by in Pyro's param store.
+        The prefix of parameters in Pyro's param store.
 
     Raises
     ------
@@ -242,11 +242,11 @@ class VAE(AmortizedModel):
                     f"{name} has missing entries (NaN) but this VAE was built for none; build it "
                     "with VAEConfig(..., missing=True) or VAEConfig.for_data(x), or fill them in"
                 )
-            if support is None:  # a decoder of the user's, which says nothing of it
+            if support is None:  # a user's decoder need not say what it accepts
                 continue
             wrong = values[observed & ~support.check(values)]
             if len(wrong):
-                check_rows(x, name)  # bytes that are rather zeros and ones
+                check_rows(x, name)  # all bytes are 0 or 1, which are no intensities
                 raise ValueError(
                     f"{name} holds values such as {wrong[0].item():g}, but "
                     f"{type(self.decoder).__name__} accepts {self.decoder.accepts}; rescale or "

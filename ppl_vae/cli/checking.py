@@ -227,7 +227,7 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
 
 
 def _test_metrics(run: Path) -> dict[str, Any]:
-    """What the run says of its test rows, as far as it can be read."""
+    """Read the metrics of the run's test rows, or nothing where the file is damaged."""
     try:
         found = json.loads((run / "metrics.json").read_text())["test"]
     except (OSError, ValueError, TypeError, KeyError):
@@ -236,7 +236,7 @@ def _test_metrics(run: Path) -> dict[str, Any]:
 
 
 def _independent(run: Path) -> float | None:
-    """What independent entries reach on the test rows, nats per row, if the run says so."""
+    """Read log p(x) of independent entries on the test rows, nats per row, if the run has it."""
     try:
         return float(_test_metrics(run)["independent"]["nats_per_row"])
     except (ValueError, TypeError, KeyError):

@@ -106,7 +106,7 @@ def source_of(
 
 
 def name_of(data: str) -> str:
-    """What a run of these data is called: the name of the file or folder, or of the set."""
+    """Name a run after its data: the name of the file, the folder or the data set."""
     path = Path(data)
     return path.stem if path.suffix else path.name or path.resolve().name
 

@@ -58,7 +58,7 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table = Table(title=f"{metrics['rows']} test rows", title_justify="left")
     table.add_column("")
     digits = {"nats_per_row": 2, "standard_error": 2, "bits_per_dimension": 3}
-    if metrics.get("measure") == "density":  # whose bits depend on the units of x
+    if metrics.get("measure") == "density":  # a density: its bits depend on the units of x
         del digits["bits_per_dimension"]
     for column in digits:
         table.add_column(column.replace("_", " "), justify="right")

@@ -1,4 +1,4 @@
-"""A recipe from the command line: made into a run, and told of."""
+"""Turn the options of the command line into a run, and print how it went."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def made(
     progress: bool,
     **given: Any,
 ) -> Finished:
-    """Make a run of a preset, or of the defaults, less what is given and not None."""
+    """Make a run of a preset or of the defaults; options that are not None replace theirs."""
     recipe = Recipe.of_preset(preset, **given)
     recipe.check()
     out = out or (_unfinished(name) if resume else free_folder(name))
@@ -53,7 +53,7 @@ def _unfinished(name: str) -> Path:
 
 
 def print_run(finished: Finished, preset: str | None, *, as_json: bool, quiet: bool) -> None:
-    """Say what was fitted and how well, and end with 1 where that is no fit."""
+    """Print what was fitted and how well; exit with code 1 where the fit failed."""
     metrics, config, out = finished.metrics, finished.config, finished.out
     said = words(metrics["test"]) if "test" in metrics else []
     if as_json:
@@ -81,7 +81,7 @@ def print_run(finished: Finished, preset: str | None, *, as_json: bool, quiet: b
 def print_reproduction(
     finished: Finished, name: str, seed: int, *, as_json: bool, quiet: bool
 ) -> None:
-    """Set a source's figure beside ours, and write it into the run."""
+    """Print a source's figure beside ours, and write both into the run."""
     preset, metrics, out = PRESETS[name], finished.metrics, finished.out
     if not finished.result.finite or "test" not in metrics:
         _end(finished, [])
@@ -123,7 +123,7 @@ def print_reproduction(
 
 
 def _end(finished: Finished, said: list[str]) -> None:
-    """End with 1 where there is no fit; say what could not be made after it."""
+    """Exit with code 1 where the fit failed, after printing what could not be made."""
     if not finished.result.finite:
         fail(f"the fit stopped early: {finished.result.stop_reason}", code=1)
     if said and said[0].startswith("This is no fit"):

@@ -123,7 +123,7 @@ class Transforms(nn.Module):
         for name, number, least in (("transforms", transforms, 1), ("bins", bins, 2)):
             if not (isinstance(number, int) and number >= least):
                 raise ValueError(f"{name} is {number!r}; pass a whole number of at least {least}")
-        activation_of(activation)  # refuse a name that there is none of
+        activation_of(activation)  # refuse an unknown name
         options = {
             "hidden_features": checked_sizes(hidden),
             "activation": ACTIVATIONS[activation],
@@ -196,6 +196,6 @@ class _Halves(zuko.transforms.CouplingTransform):  # type: ignore[misc]
 
 
 def _last_parameters(transform: nn.Module) -> Sequence[Tensor]:
-    """What a transform's parameters come from: the last layer of its network, or themselves."""
+    """The last layer of a transform's network, or the transform's own parameters."""
     parameters = list(transform.parameters())
     return parameters[-2:] if hasattr(transform, "hyper") else parameters

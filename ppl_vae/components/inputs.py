@@ -50,7 +50,7 @@ class Inputs(nn.Module):
         center, spread = torch.as_tensor(center, dtype=dtype), torch.as_tensor(spread, dtype=dtype)
         self.standardizes = bool(center.any() or (spread != 1).any())
         if self.standardizes:
-            self.register_buffer("center", center.clone())  # not shared with a decoder
+            self.register_buffer("center", center.clone())  # a copy, as the decoder has its own
             self.register_buffer("spread", spread.clone())
 
     def forward(self, x: Tensor) -> Tensor:

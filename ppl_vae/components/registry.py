@@ -73,7 +73,7 @@ class Choice:
 
 
 def _text(value: Any) -> str:
-    """A value as :meth:`Choice.parse` reads it: words as they are, unless they would be others."""
+    """Write a value as :meth:`Choice.parse` reads it; words like other values are in quotes."""
     plain = str(value).replace(" ", "")
     if isinstance(value, str) and (_value(value) != value or _split(value) != [value]):
         return repr(value)
@@ -116,7 +116,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
     kind
         What the parts are, in messages: ``"prior"``.
     given
-        The arguments that builders give, which are no options.
+        Names of the arguments that a builder gives. They are not options.
 
     Examples
     --------
@@ -235,7 +235,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
         cls = self[choice.name]
         named = set(inspect.signature(cls).parameters)
         if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values()):
-            named |= set(self.given)  # it hands them on to its base class
+            named |= set(self.given)  # a class that hands its arguments on to its base class
         missing = [
             name
             for name, default in self.options(choice.name).items()
@@ -257,7 +257,7 @@ class Registry(Mapping[str, type[T]], Generic[T]):
             for entry in entry_points(group=self.group):
                 try:
                     self.register(entry.name)(entry.load())
-                except Exception as error:  # whatever another package raises when it is imported
+                except Exception as error:  # another package may raise anything when it is imported
                     warnings.warn(
                         f"{self.kind} {entry.name!r} of {entry.value} cannot be loaded: {error}",
                         RuntimeWarning,

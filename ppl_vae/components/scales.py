@@ -32,7 +32,7 @@ class Scale(nn.Module):
         \sigma = \log(1 + \exp r) \text{ (softplus)}
 
     The raw number is clamped first, so that :math:`10^{-6} \le \sigma \le 10^{6}` whatever the
-    network returns: infinities go to the nearer bound and NaN, nothing known, to the upper one.
+    network returns: infinities go to the nearer bound, and NaN to the upper one.
     Outside the bounds the gradient is zero.
 
     Source: Kingma & Welling (2014), appendix B, learn the log variance; Keras's example learns the

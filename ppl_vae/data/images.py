@@ -61,7 +61,7 @@ def read_torchvision(kind: Any, root: Path, split: Split, image_size: int | None
     try:
         try:
             images = kind(**arguments, **dict.fromkeys(downloads, False))
-        except Exception:  # what torchvision raises for absent files differs from set to set
+        except Exception:  # torchvision's sets raise different errors where files are absent
             if not downloads:
                 raise
             images = kind(**arguments, download=True)

@@ -31,17 +31,17 @@ class Lines:
     Attributes
     ----------
     text
-        Without comments.
+        The table's text without comments.
     separator
-        None is whitespace.
+        What separates cells; None is whitespace.
     header
         Whether the first line names the columns.
     names
-        Of the columns; their numbers where there is no header.
+        The names of the columns, or their numbers where there is no header.
     index
         Whether the first column is the name of a row, which its header leaves out or blank.
     numbers
-        Of each row, its line in the file.
+        For each row, its line in the file.
     width
         Cells that a row has in the file, of which trailing empty ones may be no columns.
     """
@@ -156,7 +156,7 @@ def _alike(header: str, row: str) -> bool:
 
 @contextmanager
 def _any_width() -> Iterator[None]:
-    """Lift csv's limit of a cell, which whole lines are while their separator is sought."""
+    """Lift the limit on a cell's length: a line is one cell until its separator is known."""
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield
@@ -224,7 +224,7 @@ def _has_header(
 
 
 def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether numbers of a first line could be wavelengths or years: they rise, and are others."""
+    """Whether a first line of numbers could name columns: they rise, as wavelengths or years do."""
     values = [float(cell) for cell in cells]
     if len(values) < 3 or any(b <= a for a, b in pairwise(values)):
         return False
@@ -238,7 +238,7 @@ def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[s
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell is a number, or a missing one that is written as no word."""
+    """Whether a cell is a number, or a mark of a missing one that is not a word."""
     try:
         return float(cell) == float(cell)  # "nan" may be the name of a column
     except ValueError:

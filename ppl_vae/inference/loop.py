@@ -71,15 +71,15 @@ class Loop:
     Parameters
     ----------
     vae
-        What is fitted.
+        The model that is fitted.
     objective
         What is maximized.
     fabric
-        Where, and in what precision.
+        The device and the precision.
     epochs
-        Passes in all.
+        Passes over the data.
     options
-        Of :class:`~ppl_vae.inference.engine.step.Step`.
+        Arguments of :class:`~ppl_vae.inference.engine.step.Step`.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Loop:
                 return self.objective.negative_bound(*programs, *inputs)
             try:
                 return Elbo().negative_bound(*programs, *inputs)
-            except ValueError:  # the user's own structure, of which only the user's ELBO knows
+            except ValueError:  # a structure that only the user's own ELBO can evaluate
                 loss: Any = self.objective
                 return loss.differentiable_loss(*programs, *inputs)
 

@@ -20,7 +20,7 @@ def one_cycle(t: float) -> float:
 
 
 def constant(t: float) -> float:
-    """Stay."""
+    """Keep the learning rate as it is."""
     return 1.0
 
 

@@ -1,1 +1,1 @@
-"""Draw it: each picture takes numbers, or a model and rows, and returns a figure."""
+"""Pictures: each takes numbers, or a model and rows, and returns a figure."""

@@ -40,7 +40,7 @@ def plot_manifold(
     size: int = 15,
     seed: int = 0,
 ) -> Figure:
-    """What the decoder makes of a grid of latents, equally spaced in the prior's quantiles.
+    """Decode a grid of latents that is equally spaced in the prior's quantiles.
 
     Each image is the mean of p(x|z). Any other latents stay at their median. As many draws from
     the prior fall about one image as about another, so that what is seen is what the model
@@ -127,7 +127,7 @@ def plot_traversals(
     num_values: int = 9,
     seed: int = 0,
 ) -> Figure:
-    """What each latent does by itself: it moves through the prior's quantiles, the others stay.
+    """Show what each latent does: it moves through the prior's quantiles, and the others stay.
 
     Latents stand in the order of how much they change the mean of p(x|z). For tables each latent
     has a panel of features by value, in units of the features' spread.
@@ -196,7 +196,7 @@ def plot_traversals(
         for axes, image in zip(axes_row, images, strict=True):
             show_image(axes, image, limits)
         axes_row[0].set_ylabel(f"latent {latent}", rotation=0, ha="right", va="center")
-    if np.allclose(values, values[:, :1], atol=1e-5):  # one prior for all, so one axis for all
+    if np.allclose(values, values[:, :1], atol=1e-5):  # all latents share one axis
         for axes, value in zip(grid[-1], values[:, 0], strict=True):
             axes.set_xlabel(f"{value:.1f}")
     return figure

@@ -125,7 +125,7 @@ class TrainingFilm:
         Parameters
         ----------
         path
-            Of the GIF.
+            The path of the GIF.
         frames_per_second
             Its speed.
         pause

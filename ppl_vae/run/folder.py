@@ -268,7 +268,7 @@ def _afterwards(
     frames: TrainingFilm | None,
     progress: bool,
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What is made of a fitted VAE, each by itself."""
+    """Make pictures, metrics and posterior; the failure of one leaves the others."""
 
     def evaluation() -> None:
         made.metrics["test"] = evaluate(

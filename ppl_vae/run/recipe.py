@@ -1,4 +1,4 @@
-"""What a run is made by: data, parts, how it is fitted and judged, with every default once."""
+"""The recipe of a run: data, parts, how it is fitted and judged, with every default once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Recipe:
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     precision
-        Of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
+        The precision of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
     film
         Draw the training, in about thirty frames. Images only.
     preset
@@ -74,7 +74,7 @@ class Recipe:
 
     @classmethod
     def of_preset(cls, name: str | None, **given: Any) -> Recipe:
-        """The recipe of a published VAE, or the default one, less what is given and not None.
+        """The recipe of a published VAE, or the default one, with the options given in place.
 
         Raises
         ------

@@ -37,7 +37,7 @@ class Unfinished:
 def free_folder(name: str, parent: Path = Path("runs")) -> Path:
     """The first of ``runs/name``, ``runs/name-2``, ... that does not exist yet.
 
-    A name that is a way to a folder, such as ``..``, stands for that folder's own name.
+    A path such as ``..`` is named after the folder that it leads to.
     """
     if name in ("", ".", ".."):
         name = Path(name).resolve().name or "data"
@@ -70,7 +70,7 @@ def unfinished(out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished]:
     partial, aside = _partial_of(out), out.with_name(f"{out.name}.replaced")
     _check_place(out)
     if aside.is_dir() and not os.path.lexists(out):
-        os.rename(aside, out)  # somebody was killed between two renames
+        os.rename(aside, out)  # a process was killed between two renames
     there = _check_replaceable(out, force)
     if resume and not partial.exists():
         raise FileNotFoundError(

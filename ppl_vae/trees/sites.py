@@ -69,7 +69,7 @@ def kept_entries(site: Mapping[str, Any]) -> Tensor:
     while isinstance(fn, dist.MaskedDistribution | dist.ExpandedDistribution):
         masks.append(getattr(fn, "_mask", None))
         fn = fn.base_dist
-    while isinstance(fn, _WRAPPERS):  # from here on a mask is of parts of events
+    while isinstance(fn, _WRAPPERS):  # masks inside this one cover parts of events
         mask = getattr(fn, "_mask", None)
         masks.append(mask if isinstance(mask, bool) else None)
         fn = fn.base_dist

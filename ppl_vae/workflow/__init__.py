@@ -1,1 +1,1 @@
-"""Is it right?"""
+"""Checks of a fitted model, in numbers: draws, evidence, calibration, gaps and the verdict."""

@@ -21,11 +21,11 @@ from .posterior import evaluating
 if TYPE_CHECKING:
     import xarray as xr
 
-_MOMENTS = 4  # of the ranks, that are tested together
+_MOMENTS = 4  # polynomials of the ranks that are tested together
 _OPEN = "too narrow or misplaced"  # both make ranks pile up at the ends
-_NOTHING = 0.01  # nats of a latent's KL from the best normal that need no word
-_SEARCH_DRAWS = 500  # of which the moments of a row's posterior are taken
-_LEVEL = 0.01  # of all quantities together, below which a shape is put into words
+_NOTHING = 0.01  # a latent's KL from the best normal, nats, that is too small to mention
+_SEARCH_DRAWS = 500  # draws that give the moments of a row's posterior
+_LEVEL = 0.01  # the p-value of all quantities together below which a shape is put into words
 
 
 @renamed(context="covariates", num_draws="num_samples")
@@ -193,7 +193,7 @@ def calibrate(
 def _searched(
     vae: AmortizedModel, data: Rows, seed: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What q(z|x) is off by from the best of its family, ``(row, latent)``: location and scale.
+    """How far q(z|x) is from the best of its family, ``(row, latent)``: location and scale.
 
     Both from the same noise: the location less the best, in standard deviations of the best, and
     the standard deviation over the best.
@@ -216,7 +216,7 @@ def _searched(
 
 
 def _faults(off: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """In words, of each latent, which part of a normal's KL from the best one is the larger."""
+    """Say of each latent whether location or scale is the larger part of its KL from the best."""
     finite = np.isfinite(off) & np.isfinite(ratio) & (ratio > 0)
     off, log_ratio = np.where(finite, off, 0.0), np.log(np.where(finite, ratio, 1.0))
     location = (off**2 / 2).mean(0)
@@ -260,7 +260,7 @@ def _p_value(rank: np.ndarray, size: int) -> np.ndarray:
 
 
 def _shape(p_value: np.ndarray, offset: np.ndarray, spread: np.ndarray, size: int) -> np.ndarray:
-    """In words. Under uniform ranks, Var[offset] = 1 / 12n and Var[spread] = 4 / 5n."""
+    """Describe ranks in words; uniform ones have Var[offset] = 1 / 12n, Var[spread] = 4 / 5n."""
     shift, width = offset * np.sqrt(12 * size), (spread - 1) * np.sqrt(5 / 4 * size)
     narrow = np.where(width > 0, _OPEN, "too wide")
     fault = np.where(np.abs(shift) > np.abs(width), "shifted", narrow)

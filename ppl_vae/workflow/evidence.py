@@ -69,7 +69,7 @@ def log_evidence(
         Draws for each row that the estimate is of; by default 1000, or 16 chains of annealing. By
         importance sampling as many more judge the weights, at most 500.
     num_temperatures
-        Of annealing; 100 by default.
+        Temperatures of annealing; 100 by default.
     seed, chunk_rows
         As in :func:`~ppl_vae.sample_posterior`.
     progress

@@ -34,7 +34,7 @@ class LocalPosterior:
     normal
         In ``coordinates``.
     coordinates
-        Of the encoder's distribution.
+        The coordinates of the encoder's distribution.
     own
         The encoder's distribution, where ``keeps`` says so: that of rows whose draws come from
         it, as no normal stands for it exactly.
@@ -121,7 +121,7 @@ def local_posterior(
     max_steps
         Steps before the learning rate falls, at most.
     learning_rate
-        Of Adam, in units of the encoder's standard deviation.
+        Adam's learning rate, in units of the encoder's standard deviation.
 
     Returns
     -------
@@ -200,7 +200,7 @@ def _fit(
     fitted = replace(start, normal=start.normal.moved(shift, stretch).detach(), keeps=none)
     noise = start.noise(_PAIRED if start.coordinates.exact else _UNPAIRED)
     before, after = (log_weight(vae, x, covariates, q, noise).mean(0) for q in (start, fitted))
-    better = after.isfinite() & ~(after <= before)  # also than what is NaN
+    better = after.isfinite() & ~(after <= before)  # NaN is never better
     return replace(
         start, normal=fitted.normal.where(better, start.normal), keeps=start.keeps & ~better
     )

@@ -186,7 +186,7 @@ class _Tally:
 
 
 def _tables(data: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (draw, row, *event): (draw, row, feature) and (draw, feature, row)."""
+    """Turn (draw, row, *event) into (draw, row, feature) and (draw, feature, row)."""
     by_row = data.flatten(2)
     return by_row, by_row.transpose(1, 2)
 

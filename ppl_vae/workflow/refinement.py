@@ -99,7 +99,7 @@ def refine(
         Which rows to refine. ``"unreliable"``: those whose Pareto k-hat, of ``num_samples``
         draws but at least 500, is above ``threshold``. ``"all"``; or their indices.
     threshold
-        Of k-hat, for ``"unreliable"``.
+        The k-hat above which a row is ``"unreliable"``.
     num_samples
         Draws for each row with ``"svi"``, draws for each row and chain with ``"nuts"``.
     num_chains, num_warmup
@@ -109,7 +109,7 @@ def refine(
     max_steps
         Steps of Adam before it cools down, which it does as soon as no row's ELBO rises any more.
     learning_rate
-        Of Adam, in units of the encoder's standard deviations and log standard deviations.
+        Adam's learning rate, in units of the encoder's standard deviations and their logarithms.
     seed
         Decides all draws, together with ``chunk_rows``.
     chunk_rows

@@ -324,7 +324,7 @@ def _contradict(
             "q(z|x) puts no draws"
         )
     doubted = np.zeros(len(data), dtype=bool)
-    for refined in (False, True):  # as those of the encoder say nothing of those of its own
+    for refined in (False, True):  # a refined posterior is judged by its own draws
         kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
         here, of = int((against & kind).sum()), int((asked & kind).sum())
         if here:
@@ -386,5 +386,5 @@ def _chunk(vae: AmortizedModel, num_samples: int) -> int:
 
 
 def _seed(seed: int, stage: int) -> int:
-    """Seeds of stages, which are other ones for every seed."""
+    """A seed for each stage, different for every seed."""
     return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 # Roundings of a log-density, a sum of many terms, that intervals allow for.
 _ROUNDINGS = 16.0
-_NORMAL = 1.959964  # leaves 2.5 % on each side
+_NORMAL = 1.959964  # the standard normal leaves 2.5 % beyond it on each side
 # Below so many weights there is no tail to fit a distribution to.
 _FEW = 30
-# From this k-hat on the tail is fitted, and not taken as it was drawn.
+# From this k-hat on, intervals use a fitted tail and not the drawn one.
 _HEAVY = 0.3
 # The fitted tail's mean is infinite from 1 on.
 _LARGEST = 0.95
 # Log-weights so far below the median, in nats and median deviations, are of chains that got stuck.
 _STUCK_NATS, _STUCK_DEVIATIONS = 5.0, 9.0
-# Of the others' log-weights: the standard deviation, nats, up to which so few show their mean.
+# The standard deviation of the other log-weights, nats, up to which few of them show the mean.
 _LARGEST_SPREAD = 3.0
 _FEWEST_LIVE = 4
 # Draws of mean and variance that intervals of few weights are quantiles of, and rows at once.

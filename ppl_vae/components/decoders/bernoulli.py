@@ -22,8 +22,8 @@ class BernoulliDecoder(Decoder):
 
     .. math:: p(x_i \mid z) = \operatorname{Bernoulli}(\sigma(f_i(z) + \operatorname{logit} c_i))
 
-    With ``center`` :math:`c`, the probabilities at which a network that returns zero starts; zero,
-    the default, says nothing and leaves the logit out.
+    A network that returns zero gives the probabilities ``center``, :math:`c`. With a center of
+    zero, the default, the logit is left out.
 
     Source: Kingma & Welling (2014), appendix C.1.
 
@@ -43,12 +43,12 @@ class BernoulliDecoder(Decoder):
     def describes(
         cls, x: Tensor, feature_names: Sequence[str] | None = None
     ) -> dict[str, Any] | None:
-        """Nothing to choose: logits of zero and one are near zero."""
+        """Return no options: the logits of such data are near zero."""
         return {} if cls.support.check(observed_values(x)).all() else None
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         start = self.center.logit(1e-3)
-        if not self.center.dim():  # one zero for all says nothing
+        if not self.center.dim():  # a single zero for all entries changes nothing
             start = torch.where(self.center == 0, torch.zeros_like(start), start)
         return dist.Bernoulli(logits=raw + start)
 
@@ -81,7 +81,7 @@ class ContinuousBernoulliDecoder(Decoder):
     def describes(
         cls, x: Tensor, feature_names: Sequence[str] | None = None
     ) -> dict[str, Any] | None:
-        """Nothing to choose: the likelihood is on the data's own scale."""
+        """Return no options: the likelihood is on the data's own scale."""
         return {} if cls.support.check(observed_values(x)).all() else None
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:

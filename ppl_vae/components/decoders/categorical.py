@@ -55,7 +55,7 @@ class CategoricalDecoder(Decoder):
     def describes(
         cls, x: Tensor, feature_names: Sequence[str] | None = None
     ) -> dict[str, Any] | None:
-        """As many levels as the largest value says, if all are whole numbers of at most 255."""
+        """Return the number of levels, if all values are whole numbers of at most 255."""
         values = observed_values(x)
         if not (cls.support.check(values).all() and values.max() <= 255):
             return None
@@ -63,7 +63,7 @@ class CategoricalDecoder(Decoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """Whether numbers are names of categories, only the user knows."""
+        """Leave the choice to the user, who alone knows whether numbers name categories."""
         return ""
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:

@@ -20,10 +20,10 @@ _LARGEST_COUNT = 10_000
 
 
 def no_counts(x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-    """Which whole numbers are no counts, in words; None if all may be.
+    """Say in words which whole numbers are no counts, or None if all may be counts.
 
-    Counts reach down towards zero, to half of their median, and are below 10,000: so judged by
-    feature for one-dimensional rows, and over all entries for images.
+    Counts are below 10,000, and the smallest is at most half of their median. Each feature of
+    one-dimensional rows is judged by itself, and all entries of images together.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class NegativeBinomialDecoder(Decoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """Years, codes and amounts are whole numbers too: they are large, or far from zero."""
+        """Refuse years, codes and amounts: whole numbers that are large, or far from zero."""
         return no_counts(x, feature_names)
 
     def __init__(
@@ -110,7 +110,7 @@ class PoissonDecoder(Decoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """The negative binomial, of which this is a limit, is chosen where counts are."""
+        """Prefer the negative binomial, of which this is a limit."""
         return ""
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
@@ -138,7 +138,7 @@ class ZeroInflatedNegativeBinomialDecoder(NegativeBinomialDecoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """The plain negative binomial is chosen where counts are."""
+        """Prefer the plain negative binomial."""
         return ""
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:

@@ -36,7 +36,7 @@ class Decoder(nn.Module, abc.ABC):
     event_shape
         The shape of a row of data.
     center, spread
-        Where the data lie: numbers, or one for each entry of an event. Likelihoods on an
+        The location and the scale of the data: numbers, or one for each entry. Likelihoods on an
         unbounded scale are written in these units, so that a network that returns about zero is
         about right at the start.
 
@@ -90,10 +90,10 @@ class Decoder(nn.Module, abc.ABC):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """Why :meth:`VAEConfig.for_data` should look further, in words, though it could be chosen.
+        """Why :meth:`VAEConfig.for_data` should not choose a likelihood that it could, in words.
 
-        None, by default, says that nothing speaks against it. An empty text says so without a
-        reason that a user would want to hear.
+        None, the default, means that it may be chosen. An empty text means that it may not, for
+        a reason that a user need not hear.
         """
         return None
 

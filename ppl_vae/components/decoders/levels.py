@@ -54,7 +54,7 @@ class Levels(TorchDistribution, abc.ABC):
     Parameters
     ----------
     grid
-        The numbers.
+        The numbers that the levels stand for.
     batch_shape
         Of the distribution.
     """
@@ -135,7 +135,7 @@ class BinomialLevels(Levels):
 
 
 class DiscretizedLogistic(Levels):
-    """Levels that a logistic variable is rounded to; what lies beyond goes to the ends."""
+    """A logistic variable rounded to levels; what lies beyond the ends counts for the ends."""
 
     def __init__(self, grid: _OnGrid, loc: Tensor, scale: Tensor) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
@@ -172,7 +172,7 @@ class DiscretizedLogistic(Levels):
 
 
 class _LevelsDecoder(Decoder):
-    """What likelihoods of levels share: which numbers they are, and how these are found."""
+    """What likelihoods of levels share: the numbers of the levels, and how data show them."""
 
     accepts = "numbers on an even grid of at most 256 levels"
 
@@ -205,7 +205,7 @@ class _LevelsDecoder(Decoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """Only numbers from 0 to 1 that repeat are taken for intensities on levels."""
+        """Refuse numbers that are not intensities on levels, which lie in [0, 1] and repeat."""
         if x.dtype == torch.uint8:
             return None
         grid = grid_of(x) or {}
@@ -221,8 +221,8 @@ class DiscretizedLogisticDecoder(_LevelsDecoder):
     .. math:: P(x_i = k \mid z) = \sigma\Bigl(\frac{k + 1/2 - m_i(z)}{s_i(z)}\Bigr)
         - \sigma\Bigl(\frac{k - 1/2 - m_i(z)}{s_i(z)}\Bigr)
 
-    for level k; the lowest and the highest have what lies beyond them too. These are probabilities,
-    so that nats and bits per dimension compare with the literature.
+    for level k; the lowest and the highest level also have the mass that lies beyond them.
+    These are probabilities, so that nats and bits per dimension compare with the literature.
 
     Source: Kingma et al. (2016), *Improving variational inference with inverse autoregressive
     flow*, section 5; Salimans et al. (2017), *PixelCNN++*, equation 2.
@@ -290,7 +290,7 @@ class BinomialDecoder(_LevelsDecoder):
 
     @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
-        """What is binomial, only the user knows."""
+        """Leave the choice to the user, who alone knows whether levels are binomial."""
         return ""
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:

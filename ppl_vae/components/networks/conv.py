@@ -196,7 +196,7 @@ class ConvNetwork(Network):
         dense: bool = True,
     ) -> None:
         self.hidden = checked_sizes(hidden)
-        activation_of(activation)  # refuse a name here that no network could use
+        activation_of(activation)  # refuse an unknown name at once
         self.activation = activation
         self.dense = dense
 

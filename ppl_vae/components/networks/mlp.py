@@ -85,7 +85,7 @@ class MLPNetwork(Network):
 
     def __init__(self, hidden: Sequence[int] | None = None, activation: str = "silu") -> None:
         self.hidden = checked_sizes(hidden)
-        activation_of(activation)  # refuse a name here that no network could use
+        activation_of(activation)  # refuse an unknown name at once
         self.activation = activation
 
     def reader(self, in_shape: Sequence[int], *, covariate_dim: int = 0) -> nn.Module:

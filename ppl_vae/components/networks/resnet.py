@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
     Parameters
     ----------
     channels
-        Of input and output.
+        Channels of the input and of the output.
     activation
         A name in ``ACTIVATIONS``.
     """
@@ -61,7 +61,7 @@ class ResidualReader(nn.Module):
     blocks
         Residual blocks at each size.
     width
-        Of the dense layer.
+        Features of the dense layer.
     activation, covariate_dim
         As in :class:`~ppl_vae.MLP`; the covariates join at the dense layer.
 
@@ -171,7 +171,7 @@ def _image_sizes(shape: Sequence[int], levels: int) -> tuple[int, list[tuple[int
     Raises
     ------
     ValueError
-        If it is no image.
+        If ``out_shape`` is not that of an image.
     """
     if len(shape) < 2:
         raise ValueError(
@@ -196,7 +196,7 @@ class ResidualNetwork(Network):
     blocks
         Residual blocks at each size.
     width
-        Of the dense layer between convolutions and latents.
+        Features of the dense layer between convolutions and latents.
     activation
         A name in ``ACTIVATIONS``.
 
@@ -224,7 +224,7 @@ class ResidualNetwork(Network):
         for name, number in (("blocks", blocks), ("width", width)):
             if not (isinstance(number, int) and number >= 1):
                 raise ValueError(f"{name} is {number!r}; pass a whole number of at least 1")
-        activation_of(activation)  # refuse a name here that no network could use
+        activation_of(activation)  # refuse an unknown name at once
         self.blocks, self.width, self.activation = blocks, width, activation
 
     def reader(self, in_shape: Sequence[int], *, covariate_dim: int = 0) -> nn.Module:

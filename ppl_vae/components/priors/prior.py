@@ -33,7 +33,7 @@ class Prior(nn.Module, abc.ABC):
         """
 
 
-# A prior may ask for the encoder, as a VampPrior does, and for what the covariates are.
+# A prior may take the encoder, as a VampPrior does, and the number of covariates.
 PRIORS: Registry[Prior] = Registry(
     "prior", given=("latent_dim", "encoder", "event_shape", "covariate_dim")
 )

@@ -217,9 +217,9 @@ class _Compiled:
     def _find(
         self, loss: Callable[..., Tensor], model: Any, guide: Any, args: Any, kwargs: Any
     ) -> tuple[_Replay, list[Tensor]] | AbstractContextManager[None]:
-        """A replay and its inputs, or what to run the program in as it stands."""
+        """A replay and its inputs, or the context in which to run the program eagerly."""
         if _get_current_dispatch_mode() is not None or not torch.is_grad_enabled():
-            return nullcontext()  # it is being recorded itself, or asked for no gradients
+            return nullcontext()  # another recording runs it, or no gradients are asked for
         values, structure = pytree.tree_flatten((args, kwargs))
         inputs = [value for value in values if isinstance(value, Tensor)]
         kinds = tuple(map(_kind, values))
@@ -275,7 +275,7 @@ class _Compiled:
         return nullcontext()
 
     def _say(self, what: str) -> None:
-        """Warn, but not again of the same."""
+        """Warn, once for each message."""
         if what not in self._said:
             self._said.add(what)
             warnings.warn(f"{type(self).__name__} {what}", RuntimeWarning, stacklevel=4)
@@ -293,10 +293,10 @@ class CompiledTrace_ELBO(_Compiled, Trace_ELBO):  # noqa: N801  named as in Pyro
     their values. Tensors that change between steps, such as a KL weight, have to be arguments;
     arguments of any other type are constants, each value of which is recorded anew. So is a new
     shape, a switch between ``train()`` and ``eval()``, and a module or parameter that is added,
-    replaced or frozen. What happens in Python alone, such as counting steps, happens no more. Where
-    a program cannot be recorded it runs as it stands, and a warning says why, once.
+    replaced or frozen. A replay does nothing in Python, such as counting steps. Where a program
+    cannot be recorded it runs as it stands, and a warning says why, once.
 
-    Arguments as of ``Trace_ELBO``: ``num_particles``, ``vectorize_particles``,
+    It takes the arguments of ``Trace_ELBO``: ``num_particles``, ``vectorize_particles``,
     ``max_plate_nesting`` and others.
 
     Warns

@@ -20,7 +20,7 @@ def kept(tensors: Iterable[Tensor]) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for tensor, value in pairs:
-                if not torch.equal(tensor, value):  # an expanded tensor could not be written
+                if not torch.equal(tensor, value):  # an expanded tensor cannot be written to
                     tensor.copy_(value)
 
 

@@ -1,4 +1,4 @@
-"""Other operations for the same numbers, where a recorded graph runs faster by them."""
+"""Faster operations in a recorded graph that compute the same numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def multiply_by_onednn(module: torch.fx.GraphModule) -> None:
 
 
 def draw_at_once(module: torch.fx.GraphModule) -> None:
-    """Draw standard normals as such: filling memory with them is compiled to more copies."""
+    """Draw standard normals by `randn`: filling memory with them compiles to more copies."""
     graph, aten = module.graph, torch.ops.aten
     for node in graph.find_nodes(op="call_function", target=aten.normal_.default):
         empty, *rest = node.args

@@ -211,7 +211,7 @@ class Step:
         return norm
 
     def _look(self, inputs: Sequence[Tensor]) -> None:
-        """See to it that a replay of these inputs does what the program would do now."""
+        """Make sure that a replay of these inputs does what the program would do now."""
         name = None if self.recording is None else self.watch.changed()
         if name is not None:
             self.recording = None
@@ -228,7 +228,7 @@ class Step:
                 self._compare(inputs)
 
     def _compare(self, inputs: Sequence[Tensor]) -> None:
-        """Run the program beside its recording, on the same draws, and go by the program."""
+        """Run the program beside its recording on the same draws, and take the program's step."""
         assert self.recording is not None
         with torch.no_grad(), kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
             with random_state_kept():

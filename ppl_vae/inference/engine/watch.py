@@ -84,7 +84,7 @@ class Watch:
             name, value = queue.popleft()
             if id(value) in self._seen or isinstance(value, _PLAIN):
                 continue
-            self._seen[id(value)] = value  # held, so that its id stays its own
+            self._seen[id(value)] = value  # held, so that no other object gets its id
             if len(self._items) > _MOST:
                 break
             queue.extend(self._look(name, value))
@@ -283,7 +283,7 @@ class _Slots:
 
 
 def _memory(value: Any) -> set[str]:
-    """What an object remembers of its own, and makes anew whenever it is gone."""
+    """The names of values that an object caches, and computes again when they are gone."""
     return {"_inv"} if isinstance(value, Transform) else set()
 
 

@@ -27,7 +27,7 @@ from .weighted import TCVAE, Beta, FreeBits
 
 
 def objective_of(choice: str | Choice | ELBO) -> ELBO:
-    """The objective that a name, with options, or an instance says.
+    """The objective for a name with options, or for an instance.
 
     Raises
     ------

@@ -208,7 +208,7 @@ class RowObjective(ELBO, abc.ABC):
         return plate("_particles", self.num_particles, dim=-2)(program)
 
     def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError  # Pyro's own way to traces, which is not taken
+        raise NotImplementedError  # Pyro's own way to make traces, which is not used here
 
 
 def _plate_of(sites: Mapping[str, Any]) -> Any:
