@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .intensities import binarize, to_float
-from .sources import ArrayLike, PackedBits, as_tensor, read, source_of
+from .sources import ArrayLike, PackedBits, as_tensor, check_rows, read, source_of
 
 if TYPE_CHECKING:
     from .amortized import AmortizedModel
@@ -98,6 +98,8 @@ class Rows:
         Shape ``(row, *event)``; or other ``Rows``, which share their data.
     covariates
         Shape ``(row, covariate)``, for a conditional model.
+    weights
+        What each row counts in a fit, shape ``(row,)``: at least 0. They are divided by their mean.
     binarize
         ``"none"``; ``"static"``, bits drawn once, here, from ``seed``; ``"dynamic"``, bits drawn
         afresh from torch's global random state whenever rows are taken; ``"threshold"``. See
@@ -110,7 +112,8 @@ class Rows:
     TypeError
         If ``x`` is no array.
     ValueError
-        If ``binarize`` is unknown, or ``covariates`` come with ``Rows`` that have some.
+        If ``binarize`` is unknown, ``covariates`` come with ``Rows`` that have some, or
+        ``weights`` are not one number of at least 0 for each row.
 
     Examples
     --------
@@ -128,17 +131,20 @@ class Rows:
         x: Tensor | ArrayLike | Rows,
         covariates: Tensor | ArrayLike | None = None,
         *,
+        weights: Tensor | ArrayLike | None = None,
         binarize: str = "none",
         seed: int = 0,
     ) -> None:
         _check_method(binarize)
         self._binarize = "none"
         self._covariates: Tensor | None = None
+        self._weights: Tensor | None = None
         self._source: Tensor | ArrayLike
         self._index: range | Tensor  # which rows of the source these are
         if isinstance(x, Rows):
             self._source, self._index = x._source, x._index
             self._binarize, self._covariates = x._binarize, x._covariates
+            self._weights = x._weights
         else:
             self._source = source_of(x)
             self._index = range(self._source.shape[0] if self._source.shape else 0)
@@ -146,6 +152,8 @@ class Rows:
             if self._covariates is not None:
                 raise ValueError("covariates were given twice: the rows have some; leave them out")
             self._covariates = as_tensor(covariates)
+        if weights is not None:
+            self._weights = _checked_weights(as_tensor(weights), len(self._index))
         if binarize == "static":
             self._draw_bits(seed)
         if binarize != "none":
@@ -182,6 +190,10 @@ class Rows:
         if self._binarize in ("dynamic", "threshold"):
             x = binarize(x, self._binarize)
         return Batch(x, None if covariates is None else covariates.to(like))
+
+    def weights(self, rows: Indices, like: Tensor) -> Tensor | None:
+        """What the rows at some indices count, ``(row,)``; None if all count alike."""
+        return None if self._weights is None else read(self._weights, self._at(rows)).to(like)
 
     def chunks(self, size: int, like: Tensor) -> Iterator[tuple[slice, Batch]]:
         """All rows, ``size`` at a time: which they are, and what :meth:`take` makes of them."""
@@ -220,6 +232,8 @@ class Rows:
             moved._source = self._source.to(device)
         if self._covariates is not None:
             moved._covariates = self._covariates.to(device)
+        if self._weights is not None:
+            moved._weights = self._weights.to(device)
         return moved
 
     def fingerprint(self) -> str:
@@ -242,7 +256,7 @@ class Rows:
         else:
             chunks = [slice(i, min(i + _CHECKED, size)) for i in range(0, size, _CHECKED)]
         for rows in chunks:
-            for part in self._read(rows):
+            for part in (*self._read(rows), self.weights(rows, torch.empty(()).double())):
                 if part is not None:
                     array = part.detach().cpu().contiguous().numpy()
                     digest.update(str(array.dtype).encode())
@@ -318,82 +332,41 @@ class Rows:
 
     def _draw_bits(self, seed: int) -> None:
         """Draw bits of these rows once, in their order; they take the place of the source."""
+        source: Tensor | ArrayLike
         every = slice(None)
         if isinstance(self._source, Tensor):
-            x, self._covariates = self._read(every)
+            x, covariates = self._read(every)
             bits = binarize(x, "static", seed=seed)
             missing = x.is_floating_point() and bool(bits.isnan().any())
-            self._source = bits if missing else bits.bool()
+            source = bits if missing else bits.bool()
         else:
             generator = torch.Generator().manual_seed(seed)
             source = PackedBits(
                 binarize(self._read(slice(start, start + _CHECKED))[0], "static", seed=generator)
                 for start in range(0, max(1, len(self)), _CHECKED)
             )
-            if self._covariates is not None:
-                self._covariates = read(self._covariates, self._at(every))
-            self._source = source
-        self._index = range(self._source.shape[0])
+            covariates = self.covariates
+        weights = self._weights
+        self._covariates = covariates
+        self._weights = None if weights is None else read(weights, self._at(every))
+        self._source = source
+        self._index = range(source.shape[0])
 
 
 def _check_method(method: str) -> None:
     binarize(torch.empty(0), method)
 
 
-def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
-    """Refuse what no VAE could describe, whatever its shape and likelihood.
-
-    With ``intensities``, bytes of which none is above 1 are refused too: they are rather zeros and
-    ones. Of rows for a model that knows what its bytes are, all may be dark.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` is no tensor.
-    ValueError
-        If its dtype is neither floating point nor uint8, or it has no rows or no entries,
-        infinite values, or rows in which every entry is missing.
-
-    Examples
-    --------
-    >>> check_rows(torch.rand(3, 2))
-    >>> check_rows(torch.tensor([[0.0, torch.inf]]))
-    Traceback (most recent call last):
-        ...
-    ValueError: x has infinite values, the first in row 0; ...
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"{name} is a {type(x).__name__}; pass a torch.Tensor, such as torch.as_tensor({name})"
-        )
-    if not (x.is_floating_point() or x.dtype == torch.uint8):
+def _checked_weights(weights: Tensor, rows: int) -> Tensor:
+    weights = weights.double()
+    if weights.shape != (rows,):
         raise ValueError(
-            f"{name} has dtype {x.dtype}; accepted are floating point, with NaN for missing "
-            f"entries, and uint8 for pixel intensities: pass {name}.float()"
+            f"row_weights has shape {tuple(weights.shape)}; pass one number for each of the {rows} "
+            "rows"
         )
-    if x.dim() < 2 or x.numel() == 0:
+    if not (weights.isfinite().all() and (weights >= 0).all() and weights.sum() > 0):
         raise ValueError(
-            f"{name} has shape {tuple(x.shape)}; it needs at least one row of at least one entry: "
-            "(row, feature) or (row, height, width)"
+            "row_weights has entries that are negative or not finite, or are all zero; pass "
+            "numbers of at least 0"
         )
-    if x.dtype == torch.uint8:
-        if intensities and x.max() <= 1:
-            raise ValueError(
-                f"{name} is uint8, which means intensities from 0 to 255, but none is above 1; "
-                f"pass {name}.float() if these are zeros and ones"
-            )
-        return
-    if not x.isfinite().all():
-        rows = x.flatten(1)
-        infinite = rows.isinf().any(1).nonzero().flatten()
-        if len(infinite):
-            raise ValueError(
-                f"{name} has infinite values, the first in row {infinite[0]}; "
-                "mark missing entries with NaN and leave out or correct the others"
-            )
-        empty = rows.isnan().all(1).nonzero().flatten().tolist()
-        if empty:
-            raise ValueError(
-                f"{name} has no observed entry in {len(empty)} rows, such as {empty[:10]}; "
-                "drop these rows"
-            )
+    return weights / weights.mean()

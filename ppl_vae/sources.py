@@ -1,8 +1,16 @@
-"""What rows are read from: tensors, arrays of NumPy and zarr, memory maps, and packed bits."""
+"""What rows are read from, such as tensors, arrays and memory maps, and what is refused."""
 
 from __future__ import annotations
 
-__all__ = ["ArrayLike", "PackedBits", "as_tensor", "in_memory", "read", "source_of"]
+__all__ = [
+    "ArrayLike",
+    "PackedBits",
+    "as_tensor",
+    "check_rows",
+    "in_memory",
+    "read",
+    "source_of",
+]
 
 from collections.abc import Iterable
 from math import prod
@@ -123,6 +131,65 @@ def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
     else:
         found = np.concatenate([np.asarray(source[i : i + 1]) for i in wanted.tolist()])
     return as_tensor(np.asarray(found)[back])
+
+
+def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
+    """Refuse what no VAE could describe, whatever its shape and likelihood.
+
+    With ``intensities``, bytes of which none is above 1 are refused too: they are rather zeros and
+    ones. Of rows for a model that knows what its bytes are, all may be dark.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is no tensor.
+    ValueError
+        If its dtype is neither floating point nor uint8, or it has no rows or no entries,
+        infinite values, or rows in which every entry is missing.
+
+    Examples
+    --------
+    >>> check_rows(torch.rand(3, 2))
+    >>> check_rows(torch.tensor([[0.0, torch.inf]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: x has infinite values, the first in row 0; ...
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name} is a {type(x).__name__}; pass a torch.Tensor, such as torch.as_tensor({name})"
+        )
+    if not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise ValueError(
+            f"{name} has dtype {x.dtype}; accepted are floating point, with NaN for missing "
+            f"entries, and uint8 for pixel intensities: pass {name}.float()"
+        )
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; it needs at least one row of at least one entry: "
+            "(row, feature) or (row, height, width)"
+        )
+    if x.dtype == torch.uint8:
+        if intensities and x.max() <= 1:
+            raise ValueError(
+                f"{name} is uint8, which means intensities from 0 to 255, but none is above 1; "
+                f"pass {name}.float() if these are zeros and ones"
+            )
+        return
+    if not x.isfinite().all():
+        rows = x.flatten(1)
+        infinite = rows.isinf().any(1).nonzero().flatten()
+        if len(infinite):
+            raise ValueError(
+                f"{name} has infinite values, the first in row {infinite[0]}; "
+                "mark missing entries with NaN and leave out or correct the others"
+            )
+        empty = rows.isnan().all(1).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(
+                f"{name} has no observed entry in {len(empty)} rows, such as {empty[:10]}; "
+                "drop these rows"
+            )
 
 
 class PackedBits:

@@ -19,6 +19,8 @@ from ppl_vae import VAE, NormalDecoder, NormalEncoder, StandardNormal, VAEConfig
 from ppl_vae.files import load_tensors
 from ppl_vae.inference.engine.step import Step, choose_engine
 from ppl_vae.inference.fit import _one_process
+from ppl_vae.inference.loop import Loss
+from ppl_vae.inference.objectives import Elbo
 
 
 def small(x, **choices):
@@ -190,6 +192,7 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch, engine):
         "validation": 0.2,
         "binarize": "dynamic",
         "engine": engine,
+        "average": 0.1,
         "progress": False,
     }
     expected = fit(whole, bits[:400], **options)
@@ -217,6 +220,103 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch, engine):
     assert same(weights(whole), weights(resumed))
     assert result.history.identical(expected.history)
     assert result.seconds > 30  # by the clock of the stopped fit, ten a reading
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_parts_of_a_batch_add_up_to_its_gradient(bits, engine):
+    """Blocks of 16 normals are drawn alike at once and in parts, so that noise is the same."""
+    ends = []
+    for accumulate in (1, 4):
+        vae = small(bits)
+        options = {"objective": "mean_field", "engine": engine, "accumulate": accumulate}
+        result = fit(vae, bits[:256], epochs=3, validation=bits[:50], progress=False, **options)
+        ends.append((weights(vae), result.history.train_loss))
+    for key, value in ends[0][0].items():
+        torch.testing.assert_close(ends[1][0][key], value, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ends[1][1], ends[0][1], rtol=1e-5)
+
+
+def test_parts_of_a_short_last_batch_have_two_rows(bits):
+    """Normalization refuses a batch of one row: 67 rows leave a batch of three."""
+    vae = small(bits)
+    vae.encoder.network.layers.append(nn.BatchNorm1d(32))
+    sizes = []
+    vae.encoder.network.layers[-1].register_forward_pre_hook(
+        lambda module, inputs: sizes.append(len(inputs[0]))
+    )
+    fit(vae, bits[:67], epochs=1, batch_size=32, accumulate=8, progress=False)
+    assert min(sizes) >= 2
+    assert sum(sizes) == 67 + 4  # two rows are looked at, twice, before the first step
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_rows_count_as_they_weigh(bits, engine):
+    """Weights scale each row's term, and rows of weight zero do not exist for the fit."""
+    ends = []
+    for scale in (1.0, 5.0):
+        vae = small(bits)
+        noise = bits[:200].clone()
+        noise[100:] = 1 - noise[100:] if scale == 5.0 else torch.rand(100, 8, 8).round()
+        # Only ratios count, and what rows of weight zero hold does not.
+        given = scale * (torch.arange(200) < 100) * torch.linspace(0.5, 2, 200)
+        options = {"row_weights": given, "engine": engine, "batch_size": 200}
+        result = fit(vae, noise, epochs=4, progress=False, **options)
+        ends.append((weights(vae), result.history.train_loss))
+    for key, value in ends[0][0].items():
+        torch.testing.assert_close(ends[1][0][key], value, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(ends[1][1], ends[0][1], rtol=1e-5)
+
+
+def test_weights_multiply_the_terms_of_rows(bits):
+    vae, x = small(bits), bits[:6]
+    given = torch.tensor([0.0, 1.0, 2.0, 0.5, 0.5, 2.0])
+    torch.manual_seed(0)
+    found = Loss(vae, Elbo(), 6, weighted=True)(x, given)
+    torch.manual_seed(0)
+    terms, *_ = Elbo().terms(vae.model, vae.guide, x)
+    torch.testing.assert_close(found, -(given * terms.log_weight[0]).sum() / 6)
+
+
+def test_held_out_rows_keep_their_weights(bits):
+    """A validation row that weighs ten times as much as the others moves the mean loss."""
+    heavy = torch.ones(100)
+    heavy[:50] = 10
+    losses = [
+        fit(
+            small(bits), bits[:100], row_weights=w, validation=0.5, epochs=1, progress=False
+        ).history.validation_loss.item()
+        for w in (torch.ones(100), torch.full((100,), 7.0), heavy)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)
+
+
+def test_averaged_weights_are_validated_and_kept(bits):
+    """Every step counts as s^gamma: weights are those means, and so is the validation loss."""
+    train, held_out = bits[:200], bits[200:400]
+    vae, seen = small(bits), []
+    options = {"epochs": 9, "batch_size": 200, "schedule": "constant", "average": 0.1}
+    result = fit(
+        vae,
+        train,
+        validation=held_out,
+        on_epoch=lambda epoch: seen.append(weights(vae)),
+        progress=False,
+        **options,
+    )
+    gamma = 6.937  # (gamma + 1)^(1/2) / ((gamma + 2) (gamma + 3)^(1/2)) = 0.1
+    assert (gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5) == pytest.approx(0.1, abs=1e-4)
+    products = [math.prod((1 - 1 / t) ** (gamma + 1) for t in range(s + 1, 10)) for s in range(10)]
+    share = [0.0] + [(1 - (1 - 1 / s) ** (gamma + 1)) * products[s] for s in range(1, 10)]
+    assert sum(share) == pytest.approx(1.0)
+    expected = {key: sum(a * w[key] for a, w in zip(share, seen, strict=True)) for key in seen[0]}
+    assert result.history.attrs["best_epoch"] == 9
+    for key, value in weights(vae).items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-6)
+    plain = small(bits)
+    same_steps = fit(plain, train, validation=held_out, progress=False, **{**options, "average": 0})
+    np.testing.assert_array_equal(result.history.train_loss, same_steps.history.train_loss)
+    assert result.history.validation_loss[-1] > same_steps.history.validation_loss[-1]
 
 
 def test_resume_refuses_another_fit(bits, tmp_path):
@@ -281,6 +381,14 @@ def test_missing_entries(digits):
         ({"epochs": -3}, "epochs is -3"),
         ({"batch_size": 101}, "batch_size is 101 but there are 100 rows.*from 1 to 100"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 9, "accumulate": 5}, "accumulate is 5 with 9 rows a step.* 1 to 4"),
+        ({"accumulate": 0}, "accumulate is 0"),
+        ({"average": 0.3}, "average is 0.3; pass the part"),
+        ({"row_weights": torch.ones(99)}, r"row_weights has shape \(99,\).* 100 rows"),
+        ({"row_weights": -torch.ones(100)}, "row_weights has entries that are negative"),
+        ({"row_weights": torch.zeros(100)}, "row_weights .* all zero"),
+        ({"row_weights": torch.ones(100), "objective": "free_bits"}, "FreeBits is no sum"),
+        ({"row_weights": torch.ones(100), "objective": TraceMeanField_ELBO()}, "ELBO is no sum"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"schedule": "step"}, "schedule is 'step'; accepted are 'one_cycle', 'constant'"),

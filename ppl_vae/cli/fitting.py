@@ -49,6 +49,9 @@ def fit(
     batch_size: Annotated[
         int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
     ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts of a step, for less memory; 1 if not given.")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Adam's, at its highest; 0.002 if not given.")
     ] = None,
@@ -57,6 +60,10 @@ def fit(
     ] = None,
     optimizer: Annotated[
         str | None, typer.Option(help="adam, the default, or adamw:weight_decay=0.01.")
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(help="Part of the fit to average weights over, such as 0.1; 0 if not given."),
     ] = None,
     objective: Annotated[
         str | None,
@@ -150,9 +157,11 @@ def fit(
         choices={key: value for key, value in choices.items() if value is not None},
         epochs=epochs,
         batch_size=batch_size,
+        accumulate=accumulate,
         learning_rate=learning_rate,
         schedule=schedule,
         optimizer=optimizer,
+        average=average,
         objective=objective,
         binarize=binarize,
         validation=validation,

@@ -25,6 +25,7 @@ from ..renamed import renamed
 from ..rows import Rows
 from .checkpoint import load_checkpoint, save_checkpoint
 from .engine.step import ENGINES, choose_engine
+from .held_out import split
 from .loop import Loop, NotFiniteError, default_objective
 from .objectives import RowObjective, objective_of
 from .schedules import Schedule, schedule_of
@@ -66,13 +67,16 @@ def fit(
     x: Any,
     *,
     covariates: Any = None,
+    row_weights: Any = None,
     validation: Any = None,
     epochs: int = 100,
     batch_size: int | None = None,
+    accumulate: int = 1,
     learning_rate: float = 2e-3,
     schedule: str | Schedule = "one_cycle",
     optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
     max_gradient_norm: float = 100.0,
+    average: float = 0.0,
     patience: int | None = None,
     binarize: str = "none",
     objective: str | Choice | ELBO | None = None,
@@ -99,6 +103,9 @@ def fit(
         intensities, which stay so until they are a batch.
     covariates
         Shape ``(row, covariate)``, for a conditional VAE.
+    row_weights
+        What each row counts in the objective, shape ``(row,)``, such as survey weights: at least 0.
+        They are divided by their mean. Rows held out as a fraction keep theirs.
     validation
         Held-out rows, or a pair of rows and covariates, or the fraction of ``x`` to hold out. Their
         loss is taken after each epoch, and the weights of the best epoch are kept.
@@ -107,6 +114,9 @@ def fit(
     batch_size
         Rows a step; by default 128, or all rows where there are fewer. The last batch of a pass
         may be shorter.
+    accumulate
+        In how many parts the gradient of a batch is computed, one after the other, so that memory
+        holds one part, of two rows at least. Objectives that look at a whole batch see a part.
     learning_rate, schedule
         Adam's, and how it moves: ``"one_cycle"`` rises over the first tenth of the steps and
         then falls to zero along a cosine; ``"constant"`` stays; a function of t in [0, 1] returns
@@ -117,6 +127,9 @@ def fit(
         schedule then multiplies. That runs eagerly, and keeps no checkpoints.
     max_gradient_norm
         The gradient of the loss per row is scaled down to this norm where it exceeds it.
+    average
+        The part of the fit so far over which weights are averaged, such as 0.1; 0, the default,
+        does not average. Validated and kept are the averaged weights (Karras et al., 2024).
     patience
         Stop after this many epochs without a better validation loss. None never does.
     binarize
@@ -183,7 +196,8 @@ def fit(
     """
     factor = schedule_of(schedule)
     _check_options(epochs, learning_rate, max_gradient_norm, patience, validation, engine)
-    rows, held_out = _split(vae, Rows(x, covariates), validation, binarize, seed)
+    rows = Rows(x, covariates, weights=row_weights)
+    rows, held_out = split(vae, rows, validation, binarize, seed)
     objective = default_objective(vae, rows) if objective is None else objective_of(objective)
     if not any(parameter.requires_grad for parameter in vae.parameters()):
         raise ValueError(
@@ -198,12 +212,24 @@ def fit(
             f"batch_size is {batch_size} but there are {len(rows)} rows to fit to; "
             f"pass a number from 1 to {len(rows)}"
         )
+    if not 1 <= accumulate <= max(1, batch_size // 2):
+        raise ValueError(
+            f"accumulate is {accumulate} with {batch_size} rows a step; pass a number from 1 to "
+            f"{max(1, batch_size // 2)}: a part has two rows at least"
+        )
+    if row_weights is not None and not getattr(objective, "separable", False):
+        raise ValueError(
+            f"row_weights were given, but {type(objective).__name__} is no sum of one number for "
+            "each row; use objective 'elbo', 'mean_field', 'beta', 'iwae', 'dreg' or 'stl'"
+        )
     fabric = _one_process(fabric)
     settings = {
         "config": _description(vae),
         "rows": len(rows),
         "epochs": epochs,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "average": average,
         "learning_rate": learning_rate,
         "schedule": schedule if isinstance(schedule, str) else _name_of(schedule),
         "optimizer": optimizer if isinstance(optimizer, str) else _name_of(optimizer),
@@ -238,6 +264,10 @@ def fit(
             objective,
             fabric,
             epochs=epochs,
+            num_rows=len(rows),
+            weighted=row_weights is not None,
+            average=average,
+            accumulate=accumulate,
             max_gradient_norm=max_gradient_norm,
             engine=choose_engine(engine, epochs * (len(rows) // batch_size)),
             optimizer=optimizer,
@@ -345,39 +375,6 @@ def _check_options(
     if engine not in ENGINES:
         accepted = ", ".join(map(repr, ENGINES))
         raise ValueError(f"engine is {engine!r}; accepted are {accepted}")
-
-
-def _split(
-    vae: AmortizedModel,
-    rows: Rows,
-    validation: Tensor | Rows | tuple[Tensor, Tensor] | float | None,
-    binarize: str,
-    seed: int,
-) -> tuple[Rows, Rows | None]:
-    """Rows to fit to and held-out rows, as bits if these are asked for: the latter drawn once."""
-    _check_rows(vae, rows, binarize, "x")
-    once = "static" if binarize == "dynamic" else binarize
-    if validation is None:
-        return Rows(rows, binarize=binarize, seed=seed), None
-    if isinstance(validation, float):
-        size = round(len(rows) * validation)
-        if not 1 <= size < len(rows):
-            raise ValueError(
-                f"validation is {validation} of {len(rows)} rows, which holds out {size}; pass a "
-                "fraction that holds out at least one row and not all"
-            )
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        held_out, rows = rows.select(order[:size]), rows.select(order[size:])
-    else:
-        held_out = Rows(*(validation if isinstance(validation, tuple) else (validation,)))
-        _check_rows(vae, held_out, binarize, "validation")
-    return Rows(rows, binarize=binarize, seed=seed), Rows(held_out, binarize=once, seed=seed)
-
-
-def _check_rows(vae: AmortizedModel, rows: Rows, binarize: str, name: str) -> None:
-    # Which bits are drawn does not matter to what the model accepts.
-    seen = rows if binarize == "none" else Rows(rows, binarize="threshold")
-    seen.check(vae, name=name)
 
 
 def _one_process(fabric: Fabric | None) -> Fabric:

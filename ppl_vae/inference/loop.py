@@ -6,6 +6,7 @@ __all__ = ["Loop", "Loss", "NotFiniteError", "default_objective"]
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -18,6 +19,7 @@ from ..isolation import isolated, seeded
 from ..processor import map_constants
 from ..progress import Progress
 from ..rows import Rows
+from .averaging import Average
 from .engine.step import Step
 from .objectives import Elbo, RowObjective
 from .schedules import Schedule
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 # Steps between two looks at the loss, for which a GPU has to be waited for.
 _REPORT = 50
+# Steps between two looks at what a recording read, where no code of the user runs between steps.
+_LOOK = 16
 # Rows of a batch of validation.
 _VALIDATED = 1024
 
@@ -37,17 +41,36 @@ class NotFiniteError(ArithmeticError):
 
 
 class Loss(nn.Module):
-    """Minus the objective of a batch, nats per row, as the forward pass that Fabric wraps."""
+    """Minus the objective of a batch, nats per row, as the forward pass that Fabric wraps.
 
-    def __init__(self, vae: AmortizedModel, objective: ELBO) -> None:
+    Parameters
+    ----------
+    vae, objective
+        What is fitted, and what is maximized.
+    num_rows
+        How many rows there are in all.
+    weighted
+        Whether the last input of a batch is the weights of its rows.
+    """
+
+    def __init__(
+        self, vae: AmortizedModel, objective: ELBO, num_rows: int, *, weighted: bool = False
+    ) -> None:
         super().__init__()
         self.vae = vae
         self.objective = objective
+        self.num_rows = num_rows
+        self.weighted = weighted
 
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
-        given = (x,) if covariates is None else (x, covariates)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        size = len(inputs[0])
+        if isinstance(self.objective, RowObjective):
+            *given, weights = inputs if self.weighted else (*inputs, None)
+            terms, _, factor = self.objective.terms(self.vae.model, self.vae.guide, *given)
+            by_row = self.objective.by_row(terms, self.num_rows)
+            return -factor * (by_row if weights is None else weights * by_row).sum() / size
         loss: Any = self.objective
-        return loss.differentiable_loss(self.vae.model, self.vae.guide, *given) / len(x)
+        return loss.differentiable_loss(self.vae.model, self.vae.guide, *inputs) / size
 
 
 def default_objective(vae: AmortizedModel, rows: Rows) -> ELBO:
@@ -78,6 +101,12 @@ class Loop:
         The device and the precision.
     epochs
         Passes over the data.
+    num_rows
+        How many rows there are to fit to.
+    weighted
+        Whether rows have weights.
+    average
+        The part of a fit over which weights are averaged; 0 does not: see :class:`Average`.
     options
         Arguments of :class:`~ppl_vae.inference.engine.step.Step`.
     """
@@ -89,16 +118,21 @@ class Loop:
         fabric: Fabric,
         *,
         epochs: int,
+        num_rows: int,
+        weighted: bool = False,
+        average: float = 0.0,
         **options: Any,
     ) -> None:
         self.vae = vae
         self.objective = objective
         self.epochs = epochs
+        self.average = Average(vae, average) if average else None
         self.device = fabric.device
         if isinstance(objective, RowObjective):
             objective.to(fabric.device)
         of_pyro = not isinstance(objective, RowObjective)
-        self.step = Step(Loss(vae, objective), fabric, of_pyro=of_pyro, **options)
+        loss = Loss(vae, objective, num_rows, weighted=weighted)
+        self.step = Step(loss, fabric, of_pyro=of_pyro, **options)
         # Two rows of normalization have a variance; one has none.
         self.least = 2 if any(isinstance(m, _NORMALIZATIONS) for m in vae.modules()) else 1
         self.best = self.weights()
@@ -140,17 +174,24 @@ class Loop:
         """
         map_constants()
         self.vae.train()
+        like = self.vae.like
         order = torch.randperm(len(rows))
         if self.epoch == 0:
             # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
             with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
-                few = rows.take(order[: max(2, self.least)], self.vae.like).inputs
+                few = rows.take(order[: max(2, self.least)], like).inputs
                 objective: Any = self.objective
                 objective.loss(self.vae.model, self.vae.guide, *few)
         total, unread = 0.0, []
         batches = list(order.split(batch_size))
         if len(batches) > 1 and len(batches[-1]) < self.least:
             batches[-2:] = [torch.cat(batches[-2:])]
+        # Only code of the user changes what a recording read: a source of rows, an objective, a
+        # schedule, or what it did between epochs; other threads may at any time.
+        ours = rows.in_memory and all(
+            getattr(part, "__module__", "").startswith(__package__)
+            for part in (type(self.objective), schedule)
+        )
         done = 0
         for i, chosen in enumerate(batches):
             now = (self.epoch + (done + 0.5 * batch_size) / len(rows)) / self.epochs
@@ -158,8 +199,19 @@ class Loop:
                 self.objective.advance(min(now, 1.0))
             factor = schedule(now)
             rate = learning_rate * factor
-            batch = rows.take(chosen, self.vae.like).inputs
-            loss, norm = self.step(batch, rate, factor=factor, whole=len(chosen) == batch_size)
+            inputs = rows.take(chosen, like).inputs
+            weights = rows.weights(chosen, like)
+            if weights is not None:
+                inputs = (*inputs, weights)
+            loss, norm = self.step(
+                inputs,
+                rate,
+                factor=factor,
+                whole=len(chosen) == batch_size,
+                look=not ours or i % _LOOK == 0,
+            )
+            if self.average is not None:
+                self.average.update()
             unread.append((i, rate, len(chosen), loss, norm))
             done += len(chosen)
             if len(unread) == _REPORT or done == len(rows):
@@ -191,6 +243,11 @@ class Loop:
         NotFiniteError
             If it, or a weight, is not finite.
         """
+        fitted = nullcontext() if self.average is None else self.average.applied()
+        with fitted:
+            self._end_epoch(rows, seed)
+
+    def _end_epoch(self, rows: Rows | None, seed: int) -> None:
         kept = f"after epoch {self.best_epoch + 1}" if self.epoch > 1 else "that it started with"
         for name, parameter in self.vae.named_parameters():
             if not parameter.isfinite().all():
@@ -200,10 +257,11 @@ class Loop:
                 )
         if rows is not None:
             self.vae.eval()
+            like = self.vae.like
             with seeded(seed):
                 total = sum(
-                    self._validated(batch.inputs).item()
-                    for _, batch in rows.chunks(_VALIDATED, self.vae.like)
+                    self._validated(batch.inputs, rows.weights(chosen, like)).item()
+                    for chosen, batch in rows.chunks(_VALIDATED, like)
                 )
             if not math.isfinite(total):
                 raise NotFiniteError(
@@ -214,16 +272,16 @@ class Loop:
         if self.epochs_since_best == 0:
             self.best = self.weights()
 
-    def _validated(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        programs = self.vae.model, self.vae.guide
+    def _validated(self, inputs: tuple[Tensor, ...], weights: Tensor | None) -> Tensor:
+        given = self.vae.model, self.vae.guide, *inputs
         with self.step.fabric.autocast():
             if isinstance(self.objective, RowObjective):
-                return self.objective.negative_bound(*programs, *inputs)
+                return self.objective.negative_bound(*given, weights=weights)
             try:
-                return Elbo().negative_bound(*programs, *inputs)
+                return Elbo().negative_bound(*given)
             except ValueError:  # a structure that only the user's own ELBO can evaluate
                 loss: Any = self.objective
-                return loss.differentiable_loss(*programs, *inputs)
+                return loss.differentiable_loss(*given)
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
         """Groups of tensors from which the fit can be gone on with."""
@@ -231,13 +289,18 @@ class Loop:
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        return {"vae": self.weights(), "best": self.best, "adam": adam, "random": random}
+        groups = {"vae": self.weights(), "best": self.best, "adam": adam, "random": random}
+        if self.average is not None:
+            groups["average"] = self.average.state()
+        return {**groups}
 
     def restore(
         self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]
     ) -> None:
         """Go on from what :meth:`state` gave."""
         self.vae.load_state_dict(groups["vae"])
+        if self.average is not None:
+            self.average.restore(groups["average"])
         self.best = {k: v.to(self.device) for k, v in groups["best"].items()}
         for name, value in self.step.state.items():
             value.copy_(groups["adam"][name])

@@ -202,7 +202,8 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         options = {
             name: getattr(recipe, name)
             for name in (
-                *("epochs", "batch_size", "learning_rate", "schedule", "optimizer", "objective"),
+                *("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "optimizer"),
+                *("average", "objective"),
                 *("patience", "engine", "seed"),
             )
         }

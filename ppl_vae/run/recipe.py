@@ -39,7 +39,8 @@ class Recipe:
         None for a tenth of the rows, but from 16 to 128.
     validation
         The fraction of rows to choose the best epoch by; None for a tenth, but at most 2,000 rows.
-    learning_rate, schedule, optimizer, objective, binarize, patience, engine, seed
+    accumulate, learning_rate, schedule, optimizer, average, objective, binarize, patience, engine,
+    seed
         As in :func:`~ppl_vae.fit`.
     num_samples
         Draws for each test row that log p(x) is estimated from.
@@ -58,9 +59,11 @@ class Recipe:
     epochs: int | None = None
     batch_size: int | None = None
     validation: float | None = None
+    accumulate: int = 1
     learning_rate: float = 2e-3
     schedule: str = "one_cycle"
     optimizer: str = "adam"
+    average: float = 0.0
     objective: str = "elbo"
     binarize: str = "none"
     patience: int | None = None

@@ -6,7 +6,8 @@ __all__ = ["ENGINES", "Step", "choose_engine"]
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,9 @@ class Step:
         ``loss(*inputs)`` is a number to minimize, such as minus the ELBO of a batch.
     fabric
         On what, and in what precision.
+    accumulate
+        Into how many parts a batch is split, whose gradients are taken one after the other and
+        added: memory holds what one part takes.
     max_gradient_norm
         A larger gradient is scaled down to it.
     engine
@@ -76,6 +80,7 @@ class Step:
         *,
         max_gradient_norm: float,
         engine: str,
+        accumulate: int = 1,
         of_pyro: bool = True,
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
     ) -> None:
@@ -84,6 +89,7 @@ class Step:
         self.module = loss
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
+        self.accumulate = accumulate
         self.engine = engine
         self.of_pyro = of_pyro
         self.recording: Recording | None = None
@@ -118,20 +124,24 @@ class Step:
         *,
         factor: float = 1.0,
         whole: bool = True,
+        look: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Take a step; return the loss before it and the norm of its gradient.
 
         ``whole`` says that this shape of inputs is the one that most steps have, and ``factor``
-        what learning rates of another optimizer's own are multiplied by.
+        what learning rates of another optimizer's own are multiplied by. ``look`` says that code of
+        the user may have run since the last step, and changed what a recording read.
         """
         self.rate.fill_(learning_rate)
         if whole and self.engine != "eager":
-            self._look(inputs)
+            self._look(inputs, look)
         if whole and self.recording is not None:
             loss, norm = self.recording(*inputs)
             return loss.clone(), norm.clone()
-        loss = self.loss(*inputs)
-        self.fabric.backward(loss)
+        total = []
+        for loss in self.losses(inputs):
+            self.fabric.backward(loss)
+            total.append(loss.detach())
         if self.other is not None:
             norm = nn.utils.clip_grad_norm_(self.trainable, self.max_gradient_norm)
             for group, initial in zip(self.other.param_groups, self.initial, strict=True):
@@ -141,7 +151,18 @@ class Step:
             norm = self._descend([parameter.grad for parameter in self.trainable])
         for parameter in self.trainable:
             parameter.grad = None
-        return loss.detach(), norm
+        return reduce(torch.add, total), norm
+
+    def losses(self, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The loss of each part of a batch, in proportion to its rows, one at a time."""
+        if self.accumulate == 1:
+            yield self.loss(*inputs)
+            return
+        size = len(inputs[0])
+        # A part has two rows at least, also of a short last batch: one row has no variance.
+        parts = min(self.accumulate, max(1, size // 2))
+        for part in zip(*(each.tensor_split(parts) for each in inputs), strict=True):
+            yield self.loss(*part) * (len(part[0]) / size)
 
     def loss(self, *inputs: Tensor) -> Tensor:
         """The loss in the fabric's precision.
@@ -210,9 +231,9 @@ class Step:
             p.sub_(size * m / (v.sqrt() * unbias + _EPSILON))
         return norm
 
-    def _look(self, inputs: Sequence[Tensor]) -> None:
+    def _look(self, inputs: Sequence[Tensor], look: bool) -> None:
         """Make sure that a replay of these inputs does what the program would do now."""
-        name = None if self.recording is None else self.watch.changed()
+        name = None if self.recording is None or not look else self.watch.changed()
         if name is not None:
             self.recording = None
             if self.recorded == _MOST:
@@ -232,7 +253,7 @@ class Step:
         assert self.recording is not None
         with torch.no_grad(), kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
             with random_state_kept():
-                expected = self.loss(*inputs).item()
+                expected = reduce(torch.add, self.losses(inputs)).item()
             with random_state_kept():
                 found = self.recording(*inputs)[0].item()
         if not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
@@ -270,13 +291,19 @@ class Step:
 
     def _recorded(self, inputs: Sequence[Tensor], *, fused: bool) -> Recording:
         def step(*inputs: Tensor) -> list[Tensor]:
-            loss = self.loss(*inputs)
-            moved = [p for p in self.trainable if p.requires_grad]
-            found = dict(
-                zip(moved, torch.autograd.grad(loss, moved, allow_unused=True), strict=True)
-            )
-            gradients = [found.get(p) for p in self.trainable]
-            return [loss.detach(), self._descend(gradients, fused=fused)]
+            moved = [i for i, p in enumerate(self.trainable) if p.requires_grad]
+            gradients: list[Tensor | None] = [None] * len(self.trainable)
+            total = []
+            for loss in self.losses(inputs):
+                total.append(loss.detach())
+                found = torch.autograd.grad(
+                    loss, [self.trainable[i] for i in moved], allow_unused=True
+                )
+                for i, new in zip(moved, found, strict=True):
+                    before = gradients[i]
+                    if new is not None:
+                        gradients[i] = new if before is None else before + new
+            return [reduce(torch.add, total), self._descend(gradients, fused=fused)]
 
         with kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
             return Recording(step, inputs, of_pyro=self.of_pyro)

@@ -88,11 +88,18 @@ class RowObjective(ELBO, abc.ABC):
     num_particles
         Draws of the latents for each row.
 
+    Attributes
+    ----------
+    separable
+        Whether what is maximized for a row depends on that row alone, so that rows can be weighted.
+
     Notes
     -----
     It is recorded as it stands: no number is taken out of a tensor, and what changes from step to
     step is a tensor.
     """
+
+    separable = True
 
     def __init__(self, num_particles: int = 1) -> None:
         if num_particles < 1:
@@ -126,10 +133,13 @@ class RowObjective(ELBO, abc.ABC):
         terms, num_rows, factor = self.terms(model, guide, *args, **kwargs)
         return -factor * self.by_row(terms, num_rows).sum()
 
-    def negative_bound(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Minus the bound on log p(x), in nats, whatever is maximized."""
-        terms, _, factor = self.terms(model, guide, *args, **kwargs)
-        return -factor * self.bound(terms).sum()
+    def negative_bound(
+        self, model: Any, guide: Any, *args: Any, weights: Tensor | None = None
+    ) -> Tensor:
+        """Minus the bound on log p(x), in nats, whatever is maximized; rows may have weights."""
+        terms, _, factor = self.terms(model, guide, *args)
+        bound = self.bound(terms)
+        return -factor * (bound if weights is None else weights * bound).sum()
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Minus the objective, in nats."""

@@ -114,6 +114,8 @@ class FreeBits(RowObjective):
     (torch.Size([]), True)
     """
 
+    separable = False
+
     def __init__(self, nats: float = 0.1, *, num_particles: int = 1) -> None:
         super().__init__(num_particles)
         if not 0 <= nats < math.inf:
@@ -174,6 +176,8 @@ class TCVAE(RowObjective):
     >>> loss.shape, loss.requires_grad
     (torch.Size([]), True)
     """
+
+    separable = False
 
     def __init__(self, beta: float = 6.0, *, num_particles: int = 1) -> None:
         super().__init__(num_particles)
