@@ -11,7 +11,7 @@ share of 95 % intervals of log p(x) that cover among rows whose weights may be u
 mean square error of weighted means over what is claimed (that of the worst latent, so that less
 than one is right).
 
-    OMP_NUM_THREADS=1 python benchmarks/verdicts.py --rows 60 --json verdicts.json
+    OMP_NUM_THREADS=1 python benchmarks/verdicts.py --rows 30 --digits runs/digits
 """
 
 from __future__ import annotations
@@ -322,8 +322,10 @@ def _is_normal(case: Case) -> bool:
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=60, help="of each encoder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=30, help="of each encoder (default: 30)")
     parser.add_argument("--latents", type=int, nargs="*", default=LATENTS)
     parser.add_argument("--digits", type=Path, help="the folder of a run")
     parser.add_argument("--json", type=Path)
