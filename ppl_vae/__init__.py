@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .trees.pyro_svi import from_pyro_svi as from_pyro_svi
     from .trees.vae import to_datatree as to_datatree
     from .vae import VAE as VAE
+    from .workflow.aggregate import prior_gap as prior_gap
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
     from .workflow.diagnosis import Diagnosis as Diagnosis
@@ -142,6 +143,7 @@ _HOMES = {
     "presets": ("PRESETS", "Preset"),
     "rows": ("binarize",),
     "vae": ("VAE",),
+    "workflow.aggregate": ("prior_gap",),
     "workflow.annealing": ("sandwich",),
     "workflow.calibration": ("calibrate",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),

@@ -6,6 +6,7 @@ __all__ = ["diagnose", "encode", "evaluate", "pictures", "report", "sample"]
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,11 +155,13 @@ def diagnose(
     from ..workflow.diagnosis import diagnose as diagnosis_of
 
     finished = Run(run)
+    train, test = finished.splits()
     found = diagnosis_of(
         finished.vae(),
-        finished.rows(finished.splits()[1]),
+        finished.rows(test),
         num_samples=draws,
         baseline=_independent(run),
+        training=finished.rows(train),
         seed=seed,
         progress=not (quiet or as_json),
     )
@@ -175,7 +178,8 @@ def diagnose(
         temporary.write_text(summary + "\n")
     if as_json:
         counts = Counter(found.rows.verdict.values.tolist())
-        typer.echo(json.dumps({"verdicts": counts, "faults": found.faults}))
+        cures = [asdict(cure) for cure in found.cures]
+        typer.echo(json.dumps({"verdicts": counts, "faults": found.faults, "cures": cures}))
     elif not quiet:
         typer.echo(summary)
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
+from .aggregate import prior_gap
 from .calibration import calibrate, p_text
+from .cures import Cure, cures_of, in_words
 from .gaps import amortization_gap, gaps_in_words
 from .units import active_units, loss_without
 from .verdicts import VERDICTS, spread, verdicts
@@ -51,12 +53,20 @@ class Diagnosis:
         Of :func:`~ppl_vae.workflow.calibration.calibrate`.
     gaps
         Of :func:`~ppl_vae.workflow.reliability.amortization_gap`, for some rows.
+    prior
+        Of :func:`~ppl_vae.workflow.aggregate.prior_gap`: what a learned prior would win.
     """
 
     rows: xr.Dataset
     latents: xr.Dataset
     calibration: xr.Dataset
     gaps: xr.Dataset
+    prior: xr.Dataset
+
+    @property
+    def cures(self) -> list[Cure]:
+        """What would mend the VAE, the change that wins most first."""
+        return cures_of(self.prior, self.gaps, self.rows.attrs.get("parts", {}))
 
     @property
     def faults(self) -> list[str]:
@@ -116,6 +126,8 @@ class Diagnosis:
                 f"Gaps: {gaps_in_words(self.gaps)}",
                 "",
                 f"Evidence: {self._evidence()}",
+                "",
+                *in_words(self.cures),
             ]
         )
 
@@ -211,11 +223,13 @@ class Diagnosis:
         return words
 
     def to_datatree(self) -> xr.DataTree:
-        """Everything found, a group each: ``rows``, ``latents``, ``calibration``, ``gaps``."""
+        """Everything found, a group for each attribute."""
         import xarray as xr
 
-        names = ("rows", "latents", "calibration", "gaps")
-        tree = xr.DataTree.from_dict({name: getattr(self, name) for name in names})
+        names = ("rows", "latents", "calibration", "gaps", "prior")
+        found = {name: getattr(self, name).copy() for name in names}
+        found["rows"].attrs.pop("parts", None)
+        tree = xr.DataTree.from_dict(found)
         tree.attrs["summary"] = self.summary()
         return tree
 
@@ -240,6 +254,7 @@ def diagnose(
     refined_rows: int = 100,
     annealed_rows: int = 50,
     baseline: float | None = None,
+    training: Tensor | Rows | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Diagnosis:
@@ -279,6 +294,9 @@ def diagnose(
         Nats per row that independent entries reach, if known: see
         :func:`~ppl_vae.workflow.baseline.independent_log_prob`. The summary says so where log p(x)
         is below.
+    training
+        Rows that it was fitted to, with their covariates as ``Rows``: a better measure of what a
+        learned prior would win, see :func:`~ppl_vae.prior_gap`.
     seed
         Decides all draws.
     progress
@@ -331,7 +349,11 @@ def diagnose(
         search_rows=min(gap_rows, 40),
         **options,
     )
-    return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps)
+    config = getattr(vae, "config", None)
+    if config is not None:
+        rows.attrs["parts"] = {"prior": config.prior, "guide": config.guide}
+    prior = prior_gap(vae, data, training=training, **options)
+    return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps, prior=prior)
 
 
 def _check_options(num_samples: int, max_samples: int, tolerance: float) -> None:
