@@ -56,11 +56,14 @@ def test_intervals_cover_among_rows_whose_weights_may_be_used():
 
 
 def test_a_few_chains_cover():
-    """16 log-weights that are normal, as those of annealing are: 95 % of 2,000 within 4 errors."""
+    """16 log-weights that are normal, as those of annealing nearly are: 2,000 rows, error 0.5 %.
+
+    95 to 97 % are covered, as a skewness that is not there is allowed for.
+    """
     torch.manual_seed(0)
     for spread in (0.2, 1.0, 2.0):
         found = average_weight(spread * torch.randn(16, 2000).double() - spread**2 / 2)
-        assert covered(found).double().mean() == pytest.approx(0.95, abs=0.02)
+        assert covered(found).double().mean() == pytest.approx(0.96, abs=0.02)
         assert found["pareto_k"].isnan().all()
 
 

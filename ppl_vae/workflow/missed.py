@@ -15,9 +15,9 @@ from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..rows import Rows, rows_within_budget
 from ..sink import MemorySink
-from .annealing import Path, annealed
+from .chains import Path, annealed
 from .posterior import evaluating
-from .weights import average_weight
+from .weights import average_chains
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def missed_mass(
             log_ratio = (vae.log_joint(z, *batch) - log_q).double()
             here = torch.as_tensor(log_evidence[rows]).to(log_weight)
             unseen = torch.as_tensor(num_draws[rows]).to(here).log() + _UNSEEN
-            annealing = average_weight(log_weight)
+            annealing = average_chains(log_weight, _TEMPERATURES)
             total = torch.fmax(here, annealing["log_evidence"])
             share = (log_weight - total - math.log(_CHAINS)).exp().nan_to_num(nan=0.0)
             sink.write("missed_mass", rows, (share * (log_ratio > here + unseen)).sum(0))

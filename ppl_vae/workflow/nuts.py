@@ -17,7 +17,7 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..distributions import draw, moments
 from ..rows import Batch, Rows
-from .annealing import Path, annealed
+from .chains import Path, annealed
 from .latents import NO_INVERSE
 from .local_normal import LocalPosterior
 
