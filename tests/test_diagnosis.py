@@ -131,6 +131,6 @@ def test_a_fit_that_failed_is_said_in_words(oracle):
 def test_datatree_and_plot(oracle, tmp_path):
     found = diagnose(oracle.vae(), oracle.rows(20), num_simulations=50, **QUICK)
     tree = found.to_datatree()
-    assert set(tree.children) == {"rows", "latents", "calibration", "gaps", "prior"}
+    assert set(tree.children) == {"rows", "latents", "calibration", "gaps", "prior_gap"}
     assert tree.attrs["summary"] == found.summary()
     found.plot().savefig(tmp_path / "diagnosis.png")

@@ -53,7 +53,7 @@ class Diagnosis:
         Of :func:`~ppl_vae.workflow.calibration.calibrate`.
     gaps
         Of :func:`~ppl_vae.workflow.reliability.amortization_gap`, for some rows.
-    prior
+    prior_gap
         Of :func:`~ppl_vae.workflow.aggregate.prior_gap`: what a learned prior would win.
     """
 
@@ -61,12 +61,12 @@ class Diagnosis:
     latents: xr.Dataset
     calibration: xr.Dataset
     gaps: xr.Dataset
-    prior: xr.Dataset
+    prior_gap: xr.Dataset
 
     @property
     def cures(self) -> list[Cure]:
         """What would mend the VAE, the change that wins most first."""
-        return cures_of(self.prior, self.gaps, self.rows.attrs.get("parts", {}))
+        return cures_of(self.prior_gap, self.gaps, self.rows.attrs.get("parts", {}))
 
     @property
     def faults(self) -> list[str]:
@@ -226,7 +226,7 @@ class Diagnosis:
         """Everything found, a group for each attribute."""
         import xarray as xr
 
-        names = ("rows", "latents", "calibration", "gaps", "prior")
+        names = ("rows", "latents", "calibration", "gaps", "prior_gap")
         found = {name: getattr(self, name).copy() for name in names}
         found["rows"].attrs.pop("parts", None)
         tree = xr.DataTree.from_dict(found)
@@ -351,9 +351,14 @@ def diagnose(
     )
     config = getattr(vae, "config", None)
     if config is not None:
-        rows.attrs["parts"] = {"prior": config.prior, "guide": config.guide}
-    prior = prior_gap(vae, data, training=training, **options)
-    return Diagnosis(rows=rows, latents=latents, calibration=calibration, gaps=gaps, prior=prior)
+        rows.attrs["parts"] = {part: config.choice(part).name for part in ("prior", "guide")}
+    return Diagnosis(
+        rows=rows,
+        latents=latents,
+        calibration=calibration,
+        gaps=gaps,
+        prior_gap=prior_gap(vae, data, training=training, **options),
+    )
 
 
 def _check_options(num_samples: int, max_samples: int, tolerance: float) -> None:
