@@ -335,6 +335,12 @@ class VAE(AmortizedModel):
                 if not parameter.requires_grad:
                     continue
                 name = f"{self.name}.{part}$$${key}"
+                if not parameter.is_contiguous():
+                    raise ValueError(
+                        f"the parameter {part}.{key} is not contiguous in memory, and Pyro's param "
+                        "store would train a copy of it; call "
+                        "vae.to(memory_format=torch.contiguous_format) before"
+                    )
                 stored = pyro.param(name, parameter)
                 # A handler may stand in for the parameter; another owner in the store may not.
                 if stored is not parameter and pyro.get_param_store()[name] is not parameter:

@@ -68,3 +68,23 @@ def test_default_sizes_suit_the_image():
     for shape, most in (((8, 8), 5e5), ((28, 28), 2e6), ((3, 64, 64), 5e6), ((3, 256, 256), 5e6)):
         vae = VAE.from_config(VAEConfig(event_shape=shape, latent_dim=8, network="conv"))
         assert sum(p.numel() for p in vae.parameters()) < most, shape
+
+
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("shape", [(28, 28), (7, 9), (3, 5, 13), (1, 1)])
+def test_residual_pair_returns_the_exact_event_shape(shape, halved):
+    network = NETWORKS.build(f"resnet:channels=(4,8),width=6,halved={str(halved).lower()}")
+    encoder, decoder = network.reader(shape), network.writer(2, shape)
+    assert encoder(torch.zeros(4, 3, *shape)).shape == (4, 3, 6)
+    assert decoder(torch.zeros(4, 3, 2)).shape == (4, 3, *shape)
+
+
+def test_a_halved_residual_network_has_no_block_at_the_images_own_size():
+    sizes = []
+    network = NETWORKS.build("resnet:channels=(4,8),halved=true")
+    for part, given in ((network.reader((28, 28)), (28, 28)), (network.writer(2, (28, 28)), (2,))):
+        for module in part.modules():
+            if type(module).__name__ == "ResidualBlock":
+                module.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
+        part(torch.zeros(1, *given))
+    assert sorted(sizes) == [7, 7, 14, 14]

@@ -382,3 +382,11 @@ def test_random_weights_are_refused_at_once():
     encoder = NormalEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), 2)
     with pytest.raises(ValueError, match=r"decoder.network.0.weight is drawn by a PyroSample"):
         VAE(StandardNormal(2), BernoulliDecoder(network, (8, 8)), encoder)
+
+
+def test_parameters_that_are_not_contiguous_are_refused():
+    """Pyro's store would hold copies of them, which SVI would move in place of the VAE's own."""
+    config = VAEConfig(event_shape=(8, 8), latent_dim=2, network="conv:hidden=(4,8,8)")
+    vae = VAE.from_config(config, name="strided").to(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match=r"not contiguous.*memory_format=torch\.contiguous"):
+        vae.guide(torch.zeros(3, 8, 8))

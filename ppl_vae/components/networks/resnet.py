@@ -62,6 +62,8 @@ class ResidualReader(nn.Module):
         Residual blocks at each size.
     width
         Features of the dense layer.
+    halved
+        Whether the first convolution halves the image, so that no block works at its own size.
     activation, covariate_dim
         As in :class:`~ppl_vae.MLP`; the covariates join at the dense layer.
 
@@ -80,12 +82,14 @@ class ResidualReader(nn.Module):
         blocks: int,
         width: int,
         activation: str = "silu",
+        halved: bool = False,
         covariate_dim: int = 0,
     ) -> None:
         super().__init__()
         self.in_shape = tuple(in_shape)
-        self._channels, sizes = _image_sizes(in_shape, len(channels))
-        layers: list[nn.Module] = [nn.Conv2d(self._channels, channels[0], 3, padding=1)]
+        self._channels, sizes = _image_sizes(in_shape, len(channels) + halved)
+        first = nn.Conv2d(self._channels, channels[0], 3, stride=1 + halved, padding=1)
+        layers: list[nn.Module] = [first]
         for i, size in enumerate(channels):
             if i:
                 layers.append(nn.Conv2d(channels[i - 1], size, 3, stride=2, padding=1))
@@ -111,7 +115,7 @@ class ResidualWriter(nn.Module):
         The number of latents.
     out_shape
         ``(height, width)`` or ``(channel, height, width)``.
-    channels, blocks, width, activation, covariate_dim
+    channels, blocks, width, activation, halved, covariate_dim
         Those of the reader that it mirrors; the covariates join the latents.
 
     Examples
@@ -130,11 +134,12 @@ class ResidualWriter(nn.Module):
         blocks: int,
         width: int,
         activation: str = "silu",
+        halved: bool = False,
         covariate_dim: int = 0,
     ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
-        image_channels, sizes = _image_sizes(out_shape, len(channels))
+        image_channels, sizes = _image_sizes(out_shape, len(channels) + halved)
         self._seed_shape = (channels[-1], *sizes[-1])
         self.dense = nn.Sequential(
             nn.Linear(latent_dim + covariate_dim, width),
@@ -142,9 +147,12 @@ class ResidualWriter(nn.Module):
             nn.Linear(width, prod(self._seed_shape)),
         )
         layers: list[nn.Module] = [ResidualBlock(channels[-1], activation) for _ in range(blocks)]
-        for (fan_in, fan_out), size in zip(pairwise(channels[::-1]), sizes[-2::-1], strict=True):
+        grown = sizes[-2:0:-1] if halved else sizes[-2::-1]
+        for (fan_in, fan_out), size in zip(pairwise(channels[::-1]), grown, strict=True):
             layers += [_Enlarged(size), nn.Conv2d(fan_in, fan_out, 3, padding=1)]
             layers += [ResidualBlock(fan_out, activation) for _ in range(blocks)]
+        if halved:
+            layers.append(_Enlarged(sizes[0]))
         last = nn.Conv2d(channels[0], image_channels, 3, padding=1)
         self.convolutions = nn.Sequential(*layers, activation_of(activation), last)
 
@@ -199,6 +207,10 @@ class ResidualNetwork(Network):
         Features of the dense layer between convolutions and latents.
     activation
         A name in ``ACTIVATIONS``.
+    halved
+        Whether the encoder's first convolution halves the image, and the decoder's last step
+        enlarges it: the first of ``channels`` are then those of the half size. Blocks at the full
+        size take most of the time of a step.
 
     Raises
     ------
@@ -217,6 +229,7 @@ class ResidualNetwork(Network):
         blocks: int = 1,
         width: int = 256,
         activation: str = "silu",
+        halved: bool = False,
     ) -> None:
         self.channels = checked_sizes(channels, name="channels")
         if self.channels == ():
@@ -226,6 +239,7 @@ class ResidualNetwork(Network):
                 raise ValueError(f"{name} is {number!r}; pass a whole number of at least 1")
         activation_of(activation)  # refuse an unknown name at once
         self.blocks, self.width, self.activation = blocks, width, activation
+        self.halved = bool(halved)
 
     def reader(self, in_shape: Sequence[int], *, covariate_dim: int = 0) -> nn.Module:
         return ResidualReader(
@@ -234,6 +248,7 @@ class ResidualNetwork(Network):
             blocks=self.blocks,
             width=self.width,
             activation=self.activation,
+            halved=self.halved,
             covariate_dim=covariate_dim,
         )
 
@@ -247,6 +262,7 @@ class ResidualNetwork(Network):
             blocks=self.blocks,
             width=self.width,
             activation=self.activation,
+            halved=self.halved,
             covariate_dim=covariate_dim,
         )
 
@@ -254,6 +270,8 @@ class ResidualNetwork(Network):
         if self.channels is not None:
             return self.channels
         side, channels = min(shape[-2:]) if len(shape) > 1 else 1, [16]
+        if self.halved:
+            side = ceil(side / 2)
         while side > _SMALL:
             side = ceil(side / 2)
             channels.append(min(2 * channels[-1], 64))
