@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .pictures.decoded import plot_interpolation as plot_interpolation
     from .pictures.decoded import plot_manifold as plot_manifold
     from .pictures.decoded import plot_traversals as plot_traversals
+    from .pictures.factors import plot_factors as plot_factors
     from .pictures.film import TrainingFilm as TrainingFilm
     from .pictures.latents import plot_latent_map as plot_latent_map
     from .pictures.latents import plot_latents as plot_latents
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .workflow.calibration import calibrate as calibrate
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
+    from .workflow.disentanglement import disentanglement as disentanglement
     from .workflow.evidence import log_evidence as log_evidence
     from .workflow.posterior import sample_posterior as sample_posterior
     from .workflow.predictive import predictive_check as predictive_check
@@ -149,9 +151,11 @@ _HOMES = {
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
+    "workflow.disentanglement": ("disentanglement",),
     "workflow.evidence": ("log_evidence",),
     "pictures.film": ("TrainingFilm",),
     "pictures.decoded": ("plot_interpolation", "plot_manifold", "plot_traversals"),
+    "pictures.factors": ("plot_factors",),
     "pictures.latents": ("plot_latent_map", "plot_latents"),
     "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
     "workflow.posterior": ("sample_posterior",),

@@ -165,7 +165,7 @@ def test_unknown_name_offers_close_ones() -> None:
 
 
 def test_unknown_name_lists_names() -> None:
-    with pytest.raises(ValueError, match="Names are digits, mnist, fashionmnist"):
+    with pytest.raises(ValueError, match="Names are digits, sprites, mnist, fashionmnist"):
         load_data("zzzzqqqq")
 
 

@@ -37,7 +37,7 @@ import typer
 Data = Annotated[
     str,
     typer.Argument(
-        help="digits, a torchvision image set such as mnist, a .npy, .npz or .csv file, "
+        help="digits, sprites, a torchvision image set such as mnist, a .npy, .npz or .csv file, "
         "or a folder of images."
     ),
 ]

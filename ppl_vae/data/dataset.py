@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Dataset", "Split", "abbreviated", "channels_first", "checked", "resized"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,7 @@ class Dataset:
     Attributes
     ----------
     name
-        ``"digits"``, a torchvision set in lower case, or the stem of the file.
+        ``"digits"``, ``"sprites"``, a torchvision set in lower case, or the stem of the file.
     x
         Shape ``(row, *event)``. ``uint8`` holds pixel intensities 0 to 255; all else is
         ``float32``, in which a missing entry is NaN. Gray images have event ``(H, W)``, color
@@ -32,6 +32,8 @@ class Dataset:
         One name for each entry of a one-dimensional event, where they are known.
     source
         One line: where the rows came from.
+    factors
+        What the rows were made from, where that is known, as of sprites: by name, shape ``(row,)``.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Dataset:
     labels: np.ndarray | None
     feature_names: tuple[str, ...] | None
     source: str
+    factors: Mapping[str, np.ndarray] | None = None
 
     def __repr__(self) -> str:
         labels = "None" if self.labels is None else f"{len(np.unique(self.labels))} distinct"

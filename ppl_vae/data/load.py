@@ -16,7 +16,11 @@ import torch
 from .arrays import ARRAYS, read_array
 from .dataset import Dataset, Split, resized
 from .images import IMAGE_SETS, has_own_split, read_digits, read_folders, read_torchvision
+from .sprites import SIDE, read_sprites
 from .tables import TABLES, Column, read_table
+
+# Sets that need no file and no network.
+_MADE = ("digits", "sprites")
 
 
 def load_data(
@@ -44,7 +48,8 @@ def load_data(
     Parameters
     ----------
     name_or_path
-        ``"digits"`` (8x8, from scikit-learn); an image set of torchvision in any case, such as
+        ``"digits"`` (8x8, from scikit-learn); ``"sprites"`` (32x32, made here, whose ``factors``
+        are shape, size, angle, x and y); an image set of torchvision in any case, such as
         ``"mnist"`` or ``"cifar10"``, downloaded if need be; a .npy or .npz array (also a sparse
         matrix in scipy's form); a table in .csv, .tsv, .txt or .data; a folder of images, where
         subfolders, if there are any, are the labels.
@@ -198,6 +203,8 @@ def _read_splits(
         parts = read_folders(source, image_size)
     elif isinstance(source, Path):
         parts = read_array(source)
+    elif source == "sprites":
+        parts = {None: read_sprites(image_size or SIDE)}
     else:
         parts = {None: read_digits()}
     parts = {split: resized(part, image_size) for split, part in parts.items()}
@@ -221,8 +228,8 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
     path = Path(given).expanduser()
     key = given.lower().replace("-", "").replace("_", "")
     if isinstance(name_or_path, str):
-        if key == "digits":
-            return "digits"
+        if key in _MADE:
+            return key
         named = next((name for name in IMAGE_SETS if name.lower() == key), None)
         if named is not None:
             from torchvision import datasets
@@ -244,11 +251,11 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
             f"{given!r} is in torchvision, but is not a set of single images; accepted are, for "
             f"example, {', '.join(IMAGE_SETS[:14]).lower()}; or pass a folder of images"
         )
-    close = difflib.get_close_matches(key, ["digits", *(name.lower() for name in IMAGE_SETS)])
+    close = difflib.get_close_matches(key, [*_MADE, *(name.lower() for name in IMAGE_SETS)])
     raise ValueError(
         f"unknown data set {given!r}"
         + (f": did you mean {' or '.join(close)}?" if close else "")
-        + f" Names are digits, {', '.join(IMAGE_SETS[:14]).lower()}; "
+        + f" Names are {', '.join(_MADE)}, {', '.join(IMAGE_SETS[:14]).lower()}; "
         "a path to a .npy, .npz or .csv file, or to a folder of images, works too"
     )
 
@@ -262,7 +269,8 @@ def _take(whole: Dataset, split: Split, test_fraction: float, seed: int) -> Data
     cut = size - min(max(round(size * test_fraction), 1), size - 1)
     rows = order[:cut] if split == "train" else order[cut:]
     labels = None if whole.labels is None else whole.labels[rows]
-    return replace(whole, x=whole.x[torch.from_numpy(rows)], labels=labels)
+    factors = whole.factors and {name: values[rows] for name, values in whole.factors.items()}
+    return replace(whole, x=whole.x[torch.from_numpy(rows)], labels=labels, factors=factors)
 
 
 def _join(train: Dataset, test: Dataset) -> Dataset:
