@@ -8,6 +8,7 @@ from oracle import LinearGaussian
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from ppl_vae import VAE, VAEConfig
+from ppl_vae.workflow.gaps import gaps_in_words
 from ppl_vae.workflow.reliability import active_units, amortization_gap, pareto_khat
 
 
@@ -48,7 +49,7 @@ def narrow_where(oracle: LinearGaussian, narrow: torch.Tensor) -> VAE:
 
 
 def test_an_exact_encoder_has_no_gap_and_equal_weights(large):
-    vae, x = large.vae(), large.rows(500)
+    vae, x = large.vae(), large.rows(150)
     k = pareto_khat(vae, x)
     assert (k == 0).all()
     assert (k.needed_samples == 10).all()
@@ -94,18 +95,51 @@ def test_every_fault_shows_and_its_cost_is_exact(fault):
     assert k.max() > 0.7 or fault == "correlation ignored"
     assert (abs(gaps.amortization - amortization) < 0.05 + 5 * gaps.amortization_error).all()
     error = 0.05 + 5 * gaps.approximation_error
-    assert (gaps.approximation < family + error).all()
-    if fault == "correlation ignored, variational":
-        # No proposal reaches the evidence: it is too low, and k-hat says so.
-        assert gaps.pareto_k.max() > 0.7
-        assert gaps.approximation.mean() > 0.8 * family.mean()
-    else:
-        assert (gaps.pareto_k < 0.7).all()
-        assert (abs(gaps.approximation - family) < error).all()
+    assert (abs(gaps.approximation - family) < error).all()
+    # No proposal reaches the evidence where correlations are left out; chains do.
+    assert (gaps.pareto_k.max() > 0.7) == (fault == "correlation ignored, variational")
+    assert gaps.annealed[gaps.pareto_k > 0.7].all()
+    assert not gaps.low.any()
 
 
 def _diagonal(q: Normal) -> MultivariateNormal:
     return MultivariateNormal(q.loc, scale_tril=q.scale.expand_as(q.loc).diag_embed())
+
+
+@pytest.mark.parametrize(("latents", "correlation"), [(4, 0.8), (8, 0.5)])
+def test_errors_of_gaps_are_honest(latents, correlation):
+    """The best encoder of a family that cannot have the posterior's correlations: 60 rows.
+
+    Two standard errors cover in 90 to 100 % of rows; in fewer than 80 % by chance in less than one
+    run in 1,000. Without annealing the family's gap was 0.35 nats low and covered in 38 % of rows;
+    without what the search leaves, the gap of an encoder that has none in 28 %.
+    """
+    oracle = LinearGaussian.random(latents, 4 * latents, correlation=correlation)
+    precision = oracle.posterior_precision
+    family = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision)).item()
+    vae = oracle.vae()
+    with torch.no_grad():
+        vae.encoder.scale_head.bias.copy_(2 * precision.diagonal().rsqrt().log())
+    gaps = amortization_gap(vae, oracle.rows(60), progress=False)
+    for name, exact in (("approximation", family), ("amortization", 0.0)):
+        off = abs(gaps[name] - exact)
+        assert (off < 2 * gaps[f"{name}_error"]).mean() > 0.8
+    assert abs(gaps.approximation.mean() - family) < 0.1
+    assert gaps.amortization_error.median() < 0.05
+
+
+def test_a_gap_that_chains_do_not_reach_is_said_to_be_at_least(monkeypatch):
+    """At two temperatures chains from the best normal spread over some nats."""
+    monkeypatch.setattr("ppl_vae.workflow.gaps._TEMPERATURES", 2)
+    oracle = LinearGaussian.random(16, 64, correlation=0.8)
+    vae = broken(oracle, "correlation ignored, variational")
+    gaps = amortization_gap(vae, oracle.rows(20), num_samples=500, progress=False)
+    assert gaps.low.any()
+    low = gaps.low.values
+    assert np.isinf(gaps.approximation_error.values[low]).all()
+    words = gaps_in_words(gaps)
+    assert "at least " in words
+    assert f"of {low.sum()} rows the last number is a lower bound" in words
 
 
 def test_known_tails_and_the_right_sign():

@@ -67,6 +67,11 @@ class Coordinates:
         """What a normal over u is, in words."""
         return EXACT if self.exact else MOMENTS
 
+    @property
+    def identical(self) -> bool:
+        """Whether u is the latents themselves."""
+        return isinstance(self.map, _Same)
+
 
 def coordinates(q: Any, rows: int) -> Coordinates:
     """Coordinates of ``q``, a distribution over the latents of ``rows`` rows.
