@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .components.priors import VampPrior as VampPrior
     from .components.registry import Choice as Choice
     from .config import VAEConfig as VAEConfig
+    from .data import Coding as Coding
     from .data import Dataset as Dataset
     from .data import load_data as load_data
     from .inference.engine.compiled import CompiledTrace_ELBO as CompiledTrace_ELBO
@@ -128,7 +129,7 @@ _HOMES = {
     ),
     "components.registry": ("Choice",),
     "config": ("VAEConfig",),
-    "data": ("Dataset", "load_data"),
+    "data": ("Coding", "Dataset", "load_data"),
     "inference.engine.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
     "inference.fit": ("FitResult", "fit"),
     "inference.objectives": (

@@ -195,7 +195,8 @@ class VAEConfig(BaseModel):
         ----------
         x
             Rows of data, shape ``(row, *event)``: ``uint8`` pixel intensities, or floating point
-            with NaN for missing entries; a tensor, an array, a DataFrame or a Dataset.
+            with NaN for missing entries; a tensor, an array, a DataFrame or a Dataset, whose
+            covariates are counted.
         feature_names
             What errors call features by, rather than numbers.
         **choices
@@ -215,6 +216,9 @@ class VAEConfig(BaseModel):
         """
         if feature_names is None and hasattr(x, "columns"):
             feature_names = [str(name) for name in x.columns]
+        beside = getattr(x, "covariates", None) if hasattr(x, "x") else None
+        if beside is not None:
+            choices.setdefault("covariate_dim", beside.shape[1])
         x = in_memory(x)
         check_rows(x)
         if len(x) < 2:

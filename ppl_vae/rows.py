@@ -148,6 +148,8 @@ class Rows:
         else:
             self._source = source_of(x)
             self._index = range(self._source.shape[0] if self._source.shape else 0)
+            if covariates is None and isinstance(getattr(x, "x", None), Tensor):
+                covariates = getattr(x, "covariates", None)  # of a Dataset
         if covariates is not None:
             if self._covariates is not None:
                 raise ValueError("covariates were given twice: the rows have some; leave them out")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .conditions import covariates_of
 from .options import (
     Data,
     DataRoot,
@@ -52,6 +53,7 @@ def evaluate(
         finished.vae(),
         finished.rows(train),
         finished.rows(test),
+        covariates=test.covariates,
         num_samples=draws,
         seed=seed,
         progress=not (quiet or as_json),
@@ -68,6 +70,13 @@ def sample(
     out: Annotated[
         Path | None, typer.Option(help="A .npz file, or a .png picture; RUN/samples.npz.")
     ] = None,
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to condition all draws on; if not given, on the context of training rows.",
+            metavar="COLUMN=VALUE",
+        ),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     quiet: Quiet = False,
@@ -82,16 +91,29 @@ def sample(
 
     if num_samples < 1:
         raise ValueError(f"--num-samples is {num_samples}; pass at least 1")
-    vae = Run(run).vae()
+    finished = Run(run)
+    vae = finished.vae()
     out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png"))
+    given = covariates_of(finished, context or [], num_samples, seed)
     if out.suffix == ".png":
-        figure = plot_draws(vae, num_rows=num_samples, seed=seed)
+        figure = plot_draws(vae, covariates=given, num_rows=num_samples, seed=seed)
         with written_whole(out) as temporary:
             figure.savefig(temporary)
     else:
-        z, x = sample_prior(vae, num_samples=num_samples, seed=seed)
+        if given is None:
+            z, x = sample_prior(vae, num_samples=num_samples, seed=seed)
+            arrays = {"z": z, "x": x}
+        else:
+            z, x = sample_prior(vae, covariates=given, num_samples=1, seed=seed)
+            names = [name for coding in finished.codings for name in coding.names]
+            arrays = {
+                "z": z[0],
+                "x": x[0],
+                "covariates": given.numpy(),
+                "covariate_names": np.array(names),
+            }
         with written_whole(out) as temporary:
-            np.savez_compressed(temporary, z=z, x=x)
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     if not quiet:
         typer.echo(f"{num_samples} draws written to {out}")
 
@@ -122,11 +144,15 @@ def encode(
     out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
     rows = load_data(
         split=None,
-        **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
+        **{
+            **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
+            "context": finished.codings,
+        },
     )
     tree = to_datatree(
         vae,
         finished.rows(rows),
+        covariates=rows.covariates,
         num_samples=draws,
         labels=rows.labels,
         feature_names=rows.feature_names,
@@ -150,6 +176,7 @@ def diagnose(
     """Say which test rows' posteriors can be believed, and add it to the run."""
     from ..files import written_whole
     from ..pictures.checks import plot_calibration
+    from ..rows import Rows
     from ..run import Run, caveats
     from ..trees.vae import write_datatree
     from ..workflow.diagnosis import diagnose as diagnosis_of
@@ -159,9 +186,10 @@ def diagnose(
     found = diagnosis_of(
         finished.vae(),
         finished.rows(test),
+        covariates=test.covariates,
         num_samples=draws,
         baseline=_independent(run),
-        training=finished.rows(train),
+        training=Rows(finished.rows(train), train.covariates),
         seed=seed,
         progress=not (quiet or as_json),
     )
@@ -204,20 +232,24 @@ def pictures(
     pair = None if which is None else numbers("--which", which)
     if pair is not None and len(pair) != 2:
         raise ValueError(f"--which is {which!r}; pass two latents, such as 0,1")
-    figures = {"traversals": decoded.plot_traversals(vae, seed=seed)}
+    given = test.covariates
+    one = None if given is None else given[:1]
+    figures = {"traversals": decoded.plot_traversals(vae, covariates=one, seed=seed)}
     if vae.latent_dim >= 2:
         figures["latent_map"] = latents.plot_latent_map(
-            vae, x, labels=test.labels, which=pair, seed=seed
+            vae, x, covariates=given, labels=test.labels, which=pair, seed=seed
         )
     if len(vae.event_shape) > 1:
-        figures["interpolation"] = decoded.plot_interpolation(vae, x)
+        figures["interpolation"] = decoded.plot_interpolation(vae, x, covariates=given)
         if vae.latent_dim >= 2:
-            figures["manifold"] = decoded.plot_manifold(vae, which=pair, seed=seed)
+            figures["manifold"] = decoded.plot_manifold(vae, covariates=one, which=pair, seed=seed)
     for name, figure in figures.items():
         with written_whole(run / f"{name}.png") as temporary:
             figure.savefig(temporary)
     if not quiet:
         typer.echo(f"Written to {run}: {', '.join(f'{name}.png' for name in sorted(figures))}")
+        if one is not None:
+            typer.echo("Traversals and manifold are given the context of the first test row.")
 
 
 def report(run: RunFolder, quiet: Quiet = False) -> None:

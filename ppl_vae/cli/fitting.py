@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .options import (
+    Context,
     Data,
     DataRoot,
     Device,
@@ -121,6 +122,7 @@ def fit(
     header: Header = None,
     missing: Missing = None,
     thousands: Thousands = None,
+    context: Context = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
     engine: Engine = "auto",
@@ -153,7 +155,9 @@ def fit(
         resume=resume,
         force=force,
         progress=not (quiet or as_json),
-        data=source_of(data, data_root, label, drop, image_size, header, missing, thousands),
+        data=source_of(
+            data, data_root, label, drop, image_size, header, missing, thousands, context
+        ),
         choices={key: value for key, value in choices.items() if value is not None},
         epochs=epochs,
         batch_size=batch_size,

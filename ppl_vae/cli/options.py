@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "Context",
     "Data",
     "DataRoot",
     "Device",
@@ -50,6 +51,13 @@ Label = Annotated[
 Drop = Annotated[
     list[str] | None, typer.Option(help="Column of a table to leave out.", metavar="COLUMN")
 ]
+Context = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of a table, array of a .npz file, or 'label', that rows are conditional on.",
+        metavar="COLUMN",
+    ),
+]
 Header = Annotated[
     bool | None,
     typer.Option(
@@ -90,6 +98,7 @@ def source_of(
     header: bool | None = None,
     missing: list[str] | None = None,
     thousands: str | None = None,
+    context: list[str] | None = None,
 ) -> dict[str, Any]:
     path = Path(data)
     return {
@@ -102,6 +111,7 @@ def source_of(
         "header": header,
         "missing": missing or (),
         "thousands": thousands,
+        "context": context or (),
     }
 
 

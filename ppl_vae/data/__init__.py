@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["Dataset", "load_data", "load_splits"]
+__all__ = ["Coding", "Dataset", "load_data", "load_splits"]
 
+from .coding import Coding
 from .dataset import Dataset
 from .load import load_data, load_splits

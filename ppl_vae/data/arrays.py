@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ARRAYS", "read_array"]
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ ARRAYS = (".npy", ".npz")
 _MOST_ENTRIES = 2**30
 
 
-def read_array(path: Path) -> dict[Split, Dataset]:
+def read_array(path: Path, context: Sequence[str] = ()) -> dict[Split, Dataset]:
     """Read train and test rows where the file splits them, else all rows, under None.
+
+    ``context`` names arrays to read beside the rows.
 
     Raises
     ------
@@ -31,7 +34,9 @@ def read_array(path: Path) -> dict[Split, Dataset]:
     keys = {key.lower(): key for key in arrays}
     if {"x_train", "x_test"} <= keys.keys():
         train, test = (
-            _dataset(arrays[keys[f"x_{part}"]], arrays, keys.get(f"y_{part}", ""), path, part)
+            _dataset(
+                arrays[keys[f"x_{part}"]], arrays, keys.get(f"y_{part}", ""), path, context, part
+            )
             for part in ("train", "test")
         )
         shapes = [f"{tuple(data.x.shape[1:])} {data.x.dtype}" for data in (train, test)]
@@ -44,8 +49,9 @@ def read_array(path: Path) -> dict[Split, Dataset]:
     if {"data", "indices", "indptr", "shape"} <= arrays.keys():
         rows = _dense(arrays, path)
     else:
-        named = [key for key in arrays if key.lower() in ("x", "images", "imgs", "data")]
-        found = named or [k for k, a in arrays.items() if a.ndim > 1 and a.dtype.kind in "biuf"]
+        rest = {key: array for key, array in arrays.items() if key not in context}
+        named = [key for key in rest if key.lower() in ("x", "images", "imgs", "data")]
+        found = named or [k for k, a in rest.items() if a.ndim > 1 and a.dtype.kind in "biuf"]
         found = found or list(arrays)
         if len(found) != 1:
             shapes = [f"{key} {arrays[key].shape}" for key in found]
@@ -54,7 +60,7 @@ def read_array(path: Path) -> dict[Split, Dataset]:
                 "the name x, or two, under x_train and x_test"
             )
         rows = arrays[found[0]]
-    return {None: checked(_dataset(rows, arrays, "y labels label targets", path))}
+    return {None: checked(_dataset(rows, arrays, "y labels label targets", path, context))}
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -87,7 +93,12 @@ def _is_objects(archive: Any, key: str) -> bool:
 
 
 def _dataset(
-    rows: np.ndarray, arrays: dict[str, np.ndarray], label_keys: str, path: Path, part: str = ""
+    rows: np.ndarray,
+    arrays: dict[str, np.ndarray],
+    label_keys: str,
+    path: Path,
+    context: Sequence[str],
+    part: str = "",
 ) -> Dataset:
     source = f"x_{part} in {path}" if part else str(path)
     x = _to_rows(rows, source)
@@ -106,7 +117,28 @@ def _dataset(
             labels = meanings[labels]
     names = vector("feature_names features genes columns", x.shape[1], "U") if x.ndim == 2 else None
     features = None if names is None else tuple(names.tolist())
-    return Dataset(path.stem, x, labels, features, source)
+    beside = {}
+    for name in context:
+        key = f"{name}_{part}" if part else name
+        if key in arrays:
+            beside[name] = _beside(arrays[key], len(x), f"{key} in {path}")
+    return Dataset(path.stem, x, labels, features, source, context=beside or None)
+
+
+def _beside(array: np.ndarray, rows: int, source: str) -> np.ndarray:
+    """An array beside the rows, ``(row,)``, of texts or of double precision.
+
+    Raises
+    ------
+    ValueError
+        If it is of another shape or kind.
+    """
+    if array.shape not in ((rows,), (rows, 1)) or array.dtype.kind not in "biufUS":
+        raise ValueError(
+            f"context {source} has shape {array.shape} and dtype {array.dtype}; save one number or "
+            f"text for each of the {rows} rows, and several columns under a name each"
+        )
+    return array.reshape(rows).astype(str if array.dtype.kind in "US" else np.float64)
 
 
 def _dense(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:

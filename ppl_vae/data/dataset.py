@@ -6,10 +6,14 @@ __all__ = ["Dataset", "Split", "abbreviated", "channels_first", "checked", "resi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .coding import Coding
 
 Split = Literal["train", "test"] | None
 
@@ -34,6 +38,13 @@ class Dataset:
         One line: where the rows came from.
     factors
         What the rows were made from, where that is known, as of sprites: by name, shape ``(row,)``.
+    context
+        Columns beside the rows that were asked for, as they were read: by name, shape ``(row,)``.
+    covariates
+        The same as numbers, shape ``(row, covariate)``; None where none were asked for.
+    codings
+        How each column of ``context`` became numbers. ``load_data(..., context=data.codings)``
+        codes other rows alike.
     """
 
     name: str
@@ -42,6 +53,25 @@ class Dataset:
     feature_names: tuple[str, ...] | None
     source: str
     factors: Mapping[str, np.ndarray] | None = None
+    context: Mapping[str, np.ndarray] | None = None
+    covariates: Tensor | None = None
+    codings: tuple[Coding, ...] = ()
+
+    def at(self, rows: np.ndarray) -> Dataset:
+        """The rows at some indices, with all that is known of them."""
+        kept = torch.from_numpy(rows)
+
+        def chosen(columns: Mapping[str, np.ndarray] | None) -> Mapping[str, np.ndarray] | None:
+            return columns and {name: values[rows] for name, values in columns.items()}
+
+        return replace(
+            self,
+            x=self.x[kept],
+            labels=None if self.labels is None else self.labels[rows],
+            factors=chosen(self.factors),
+            context=chosen(self.context),
+            covariates=None if self.covariates is None else self.covariates[kept],
+        )
 
     def __repr__(self) -> str:
         labels = "None" if self.labels is None else f"{len(np.unique(self.labels))} distinct"

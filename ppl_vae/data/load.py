@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from .arrays import ARRAYS, read_array
+from .coding import Coding
+from .covariates import coded
 from .dataset import Dataset, Split, resized
 from .images import IMAGE_SETS, has_own_split, read_digits, read_folders, read_torchvision
 from .sprites import SIDE, read_sprites
@@ -35,6 +37,7 @@ def load_data(
     header: bool | None = None,
     missing: str | Sequence[str] = (),
     thousands: str | None = None,
+    context: str | Coding | Sequence[str | Coding] = (),
     image_size: int | None = None,
 ) -> Dataset:
     """Read one split of a named data set, a file or a folder of images.
@@ -75,6 +78,13 @@ def load_data(
         What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
     thousands
         What stands between thousands in the numbers of a table, such as ``","``.
+    context
+        Columns that the rows are conditional on and that are not modeled: of a table by name or
+        number, of a .npz file arrays with one entry or row for each row (of a split file called
+        ``name_train`` and ``name_test``), of sprites their factors, and of any set with classes
+        ``"label"``. They become ``covariates``: text and classes one number for each level,
+        numbers less their mean over their standard deviation. A ``Coding`` of another data set
+        codes its column as there.
     image_size
         Resize the shorter side to this, then crop the center: every event becomes a square.
 
@@ -86,7 +96,8 @@ def load_data(
     ------
     ValueError
         The name is unknown, or the contents cannot be modeled (text, infinite values, ragged
-        rows, a column without a value, images of several sizes, a truncated file).
+        rows, a column without a value, images of several sizes, a truncated file), or a context
+        is not there, has missing entries or never varies.
     FileNotFoundError
         There is no file or folder at a path.
     OSError
@@ -109,6 +120,7 @@ def load_data(
         header,
         missing,
         thousands,
+        context,
     )
     return part
 
@@ -124,6 +136,7 @@ def load_splits(
     header: bool | None = None,
     missing: str | Sequence[str] = (),
     thousands: str | None = None,
+    context: str | Coding | Sequence[str | Coding] = (),
     image_size: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read the train and test rows, going through the source once.
@@ -152,6 +165,7 @@ def load_splits(
         header,
         missing,
         thousands,
+        context,
     )
     return train, test
 
@@ -168,6 +182,7 @@ def _read_splits(
     header: bool | None,
     missing: str | Sequence[str],
     thousands: str | None,
+    context: str | Coding | Sequence[str | Coding],
 ) -> tuple[Dataset, ...]:
     for split in splits:
         if split not in ("train", "test", None):
@@ -179,13 +194,23 @@ def _read_splits(
     if image_size is not None and image_size < 1:
         raise ValueError(f"image_size is {image_size}; give the side in pixels, at least 1")
     dropped = [drop] if isinstance(drop, str | int) else list(drop)
+    beside = [context] if isinstance(context, str | Coding) else list(context)
+    names = [column.name if isinstance(column, Coding) else column for column in beside]
+    if len(set(names)) < len(names):
+        raise ValueError(f"context={names!r} (--context) names a column twice; name each once")
     source = _resolve(name_or_path)
     parts: dict[Split, Dataset]
     if isinstance(source, Path) and source.is_file() and source.suffix.lower() in TABLES:
         markers = [missing] if isinstance(missing, str) else list(missing)
         parts = {
             None: read_table(
-                source, label, dropped, header=header, missing=markers, thousands=thousands
+                source,
+                label,
+                dropped,
+                names,
+                header=header,
+                missing=markers,
+                thousands=thousands,
             )
         }
     elif label is not None or dropped:
@@ -196,13 +221,14 @@ def _read_splits(
     elif isinstance(source, type):
         folder = os.environ.get("PPL_VAE_DATA", "~/.cache/ppl_vae") if root is None else root
         place = Path(folder).expanduser()
-        own: tuple[Split, ...] = ("train", "test") if None in splits else splits
+        # Context is coded by all rows, so that it is coded alike whatever split is asked for.
+        own: tuple[Split, ...] = ("train", "test") if None in splits or beside else splits
         wanted = own if has_own_split(source) else (None,)
         parts = {s: read_torchvision(source, place, s, image_size) for s in wanted}
     elif isinstance(source, Path) and source.is_dir():
         parts = read_folders(source, image_size)
     elif isinstance(source, Path):
-        parts = read_array(source)
+        parts = read_array(source, names)
     elif source == "sprites":
         parts = {None: read_sprites(image_size or SIDE)}
     else:
@@ -212,6 +238,8 @@ def _read_splits(
     if bytewise and max(int(part.x.max()) for part in parts.values()) == 1:
         # These are masks, whose bytes are no intensities.
         parts = {split: replace(part, x=part.x.float()) for split, part in parts.items()}
+    if beside:
+        parts = coded(parts, beside, os.fspath(name_or_path))
     return tuple(_choose(parts, split, test_fraction, seed) for split in splits)
 
 
@@ -268,9 +296,7 @@ def _take(whole: Dataset, split: Split, test_fraction: float, seed: int) -> Data
     order = np.random.default_rng(seed).permutation(size)
     cut = size - min(max(round(size * test_fraction), 1), size - 1)
     rows = order[:cut] if split == "train" else order[cut:]
-    labels = None if whole.labels is None else whole.labels[rows]
-    factors = whole.factors and {name: values[rows] for name, values in whole.factors.items()}
-    return replace(whole, x=whole.x[torch.from_numpy(rows)], labels=labels, factors=factors)
+    return whole.at(rows)
 
 
 def _join(train: Dataset, test: Dataset) -> Dataset:
@@ -280,12 +306,20 @@ def _join(train: Dataset, test: Dataset) -> Dataset:
             f"{train.name} has images of shape {shapes[0]} to train on and {shapes[1]} to test; "
             "pass image_size= to make them equal"
         )
-    labels = None
+    labels, covariates = None, None
     if train.labels is not None and test.labels is not None:
         labels = np.concatenate([train.labels, test.labels])
+    if train.covariates is not None and test.covariates is not None:
+        covariates = torch.cat([train.covariates, test.covariates])
+    context = train.context and {
+        name: np.concatenate([values, (test.context or {})[name]])
+        for name, values in train.context.items()
+    }
     return replace(
         train,
         x=torch.cat([train.x, test.x]),
         labels=labels,
+        covariates=covariates,
+        context=context,
         source=f"{train.source}; {test.source}",
     )

@@ -30,18 +30,19 @@ def read_table(
     path: Path,
     label: Column | None,
     drop: list[Column],
+    context: Sequence[str] = (),
     *,
     header: bool | None = None,
     missing: Sequence[str] = (),
     thousands: str | None = None,
 ) -> Dataset:
-    """Read the columns of a table, but for those in ``drop`` and the one of the labels.
+    """Read the columns of a table, but for ``drop``, the labels, and the ``context`` beside them.
 
     Raises
     ------
     ValueError
         The table is ragged, empty or in an unknown encoding, a column holds text or no value at
-        all, or ``label`` or ``drop`` is no column.
+        all, or ``label``, ``drop`` or ``context`` is no column.
     """
     import pandas as pd
 
@@ -79,6 +80,13 @@ def read_table(
             raise ValueError(f"label={label!r} is also in drop=; it is not modeled in any case")
         removed.add(column)
         labels = _labels(frame.iloc[:, column])
+    beside = {}
+    for name in context:
+        column = _column(name, names, "context", path)
+        if column in removed and (label is None or column != _column(label, names, "label", path)):
+            raise ValueError(f"context={name!r} is also in drop=; it is not modeled in any case")
+        removed.add(column)
+        beside[name] = _texts_or_numbers(frame.iloc[:, column], table.separator, markers)
     kept = [i for i in range(len(names)) if i not in removed]
     if not kept:
         raise ValueError(f"{path} has no columns left after label= and drop=")
@@ -112,7 +120,8 @@ def read_table(
         )
     features = tuple(names[i] for i in kept)
     x = torch.from_numpy(_in_single_precision(values, features, path))
-    return checked(Dataset(path.stem, x, labels, features, str(path)), lines)
+    read = Dataset(path.stem, x, labels, features, str(path), context=beside or None)
+    return checked(read, lines)
 
 
 def _first_row(table: Lines) -> int:
@@ -183,6 +192,18 @@ def _in_single_precision(values: np.ndarray, names: Sequence[str], path: Path) -
         stacklevel=4,
     )
     return values
+
+
+def _texts_or_numbers(column: Any, separator: str | None, markers: Sequence[str]) -> np.ndarray:
+    """A column as numbers if all its cells are, else as texts; NaN or "" for missing cells."""
+    numbers, wrong = _numbers(column, markers)
+    if wrong.any():
+        numbers, wrong = _with_commas(column, separator, markers)
+    if not wrong.any():
+        return numbers
+    cells = column.astype(object).map(lambda cell: str(cell).strip())
+    gone = column.isna() | cells.str.lower().isin([marker.lower() for marker in markers])
+    return np.where(gone, "", cells.to_numpy(dtype=object)).astype(str)
 
 
 def _labels(column: Any) -> np.ndarray:

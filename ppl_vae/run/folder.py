@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..config import VAEConfig
-from ..data import Dataset, load_splits
+from ..data import Coding, Dataset, load_splits
 from ..inference.fit import FitResult, fit
 from ..pictures.film import TrainingFilm
 from ..pictures.latents import plot_latents
@@ -114,6 +114,26 @@ class Run:
             )
         return parts
 
+    @property
+    def codings(self) -> tuple[Coding, ...]:
+        """How covariates were coded, for ``load_data(..., context=...)``; empty without any.
+
+        Raises
+        ------
+        ValueError
+            If config.json was changed so that it says so no longer.
+        """
+        try:
+            return tuple(
+                Coding(**{**coding, "levels": tuple(coding["levels"])})
+                for coding in self.settings.get("context", [])
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"config.json in {str(self.folder)!r} was changed after the fit: its part "
+                "'context' is not as ppl-vae fit wrote it; undo the change or fit again"
+            ) from error
+
     def rows(self, data: Dataset) -> Tensor:
         """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
 
@@ -190,15 +210,20 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         seen = "none" if recipe.binarize == "none" else "threshold"
         sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)
         missing = bool(to_float(sample).isnan().any() or x_test.isnan().any())
-        config = VAEConfig.for_data(
-            sample, feature_names=train.feature_names, **{"missing": missing, **recipe.choices}
-        )
+        width = 0 if train.covariates is None else train.covariates.shape[1]
+        described = {"missing": missing, "covariate_dim": width, **recipe.choices}
+        config = VAEConfig.for_data(sample, feature_names=train.feature_names, **described)
         vae = VAE.from_config(config, seed=recipe.seed)
         if recipe.binarize == "none":
-            Rows(x_test).check(vae, name="the test rows")
+            Rows(x_test, test.covariates).check(vae, name="the test rows")
         recipe = recipe.sized(len(train.x))
         every = math.ceil((recipe.epochs or 1) / 30)
-        frames = TrainingFilm(vae, every=every, seed=recipe.seed) if recipe.film else None
+        first = None if test.covariates is None else test.covariates[:1]
+        frames = (
+            TrainingFilm(vae, covariates=first, every=every, seed=recipe.seed)
+            if recipe.film
+            else None
+        )
         options = {
             name: getattr(recipe, name)
             for name in (
@@ -210,6 +235,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         result = fit(
             vae,
             train.x,
+            covariates=train.covariates,
             validation=recipe.validation or None,
             binarize=recipe.binarize,
             fabric=fabric,
@@ -224,6 +250,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             "ppl_vae": __version__,
             "data": {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()},
             "features": train.feature_names,
+            "context": [asdict(coding) for coding in train.codings],
             "fingerprints": fingerprints(train, test),
             "binarize": recipe.binarize,
             "vae": config.model_dump(),
@@ -270,12 +297,14 @@ def _afterwards(
     progress: bool,
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Make pictures, metrics and posterior; the failure of one leaves the others."""
+    given = test.covariates
 
     def evaluation() -> None:
         made.metrics["test"] = evaluate(
             vae,
             rows_once(train, recipe.binarize, recipe.seed),
             x_test,
+            covariates=test.covariates,
             num_samples=recipe.num_samples,
             seed=recipe.seed,
             progress=progress,
@@ -286,6 +315,7 @@ def _afterwards(
         tree = to_datatree(
             vae,
             x_test[some],
+            covariates=given if given is None else given[some],
             labels=None if test.labels is None else test.labels[some],
             feature_names=test.feature_names,
             history=made.result.history,
@@ -298,9 +328,9 @@ def _afterwards(
     yield "posterior.nc", posterior
     for name, draw in {
         "losses.png": lambda: plot_losses(made.result.history),
-        "reconstructions.png": lambda: plot_reconstructions(vae, x_test),
-        "prior_draws.png": lambda: plot_draws(vae),
-        "latents.png": lambda: plot_latents(vae, x_test, labels=test.labels),
+        "reconstructions.png": lambda: plot_reconstructions(vae, x_test, covariates=given),
+        "prior_draws.png": lambda: plot_draws(vae, covariates=given),
+        "latents.png": lambda: plot_latents(vae, x_test, covariates=given, labels=test.labels),
     }.items():
         yield name, lambda name=name, draw=draw: draw().savefig(folder / name)  # type: ignore[misc]
     if frames is not None:
@@ -339,7 +369,10 @@ def rows_once(data: Dataset, method: str, seed: int) -> Tensor:
 
 def fingerprints(train: Dataset, test: Dataset) -> dict[str, str]:
     """Hashes of the rows, by which other data are noticed."""
-    return {"train": Rows(train.x).fingerprint(), "test": Rows(test.x).fingerprint()}
+    return {
+        name: Rows(part.x, part.covariates).fingerprint()
+        for name, part in (("train", train), ("test", test))
+    }
 
 
 def matched(data: Dataset, features: list[str] | None) -> Dataset:

@@ -27,6 +27,7 @@ def evaluate(
     x_train: Tensor,
     x_test: Tensor,
     *,
+    covariates: Tensor | None = None,
     num_samples: int,
     seed: int,
     progress: bool,
@@ -36,11 +37,19 @@ def evaluate(
     Each mean is over the rows in which it is finite; ``rows_not_finite`` counts the others. It
     comes with its standard error over rows, and in bits per dimension where p(x) is a probability:
     those of a density depend on the units of x. ``tied`` is what :func:`tied` says of the test
-    rows. ``monte_carlo_error`` is what of log p(x)'s is due to
-    importance sampling.
+    rows. ``monte_carlo_error`` is what of log p(x)'s is due to importance sampling. Given
+    ``covariates`` of the test rows all is of p(x|covariates), but for independent entries, which
+    know nothing of them.
     """
     density = not getattr(getattr(vae.decoder, "support", None), "is_discrete", False)
-    evidence = log_evidence(vae, x_test, num_samples=num_samples, seed=seed, progress=progress)
+    evidence = log_evidence(
+        vae,
+        x_test,
+        covariates=covariates,
+        num_samples=num_samples,
+        seed=seed,
+        progress=progress,
+    )
     baseline = independent_log_prob(vae.decoder, x_train, x_test)
     dimensions = float((~x_test.isnan()).flatten(1).sum(1).double().mean())
     quantities = {

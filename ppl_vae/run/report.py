@@ -92,6 +92,9 @@ def _data(metrics: dict[str, Any], settings: dict[str, Any]) -> str:
         "threshold": " Entries were made bits at one half.",
     }.get(settings["binarize"], "")
     missing = " Some entries are missing." if settings["vae"]["missing"] else ""
+    if settings.get("context"):
+        names = escape(", ".join(str(coding["name"]) for coding in settings["context"]))
+        missing += f" All distributions are conditional on {names}."
     tested = f" and {int(metrics['test']['rows']):,} to test on" if "test" in metrics else ""
     return (
         f"<h2>Data</h2><p>{escape(str(metrics['data']['source']))}: "
@@ -186,7 +189,8 @@ def _verdict(folder: Path) -> str:
         f"<h2>Verdict</h2><pre>{escape(text.read_text())}</pre>"
         + _picture(
             folder / "diagnosis.png",
-            "Below a k-hat of 0.5 a row's posterior can be used as it is, below 0.7 with weights.",
+            "KL(q || p) of each row with its verdict, what the encoder loses and why, latents in "
+            "use, and the ranks that fit worst.",
         )
         + _picture(
             folder / "calibration.png",
