@@ -165,6 +165,16 @@ class Diagnosis:
 
     def _annealed(self) -> list[str]:
         """What annealing from the prior says of the rows that were believed without it."""
+        hidden, good = (self.rows.attrs.get(f"{name}_rows", 0) for name in ("hidden", "simulated"))
+        simulated = []
+        if hidden > 2:
+            simulated = [
+                f"Of {good} simulated rows whose weights look good, {hidden} have their truth "
+                "where q(z|x) puts no draws, as in a second mode."
+            ]
+        return self._contradicted() + simulated
+
+    def _contradicted(self) -> list[str]:
         asked = int(np.isfinite(self.rows.annealed_log_evidence).sum())
         against = int(self.rows.contradicted.sum())
         if against:

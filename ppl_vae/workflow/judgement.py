@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSE", "judge", "verdict_of"]
+__all__ = ["CLOSE", "judge", "reasons", "verdict_of"]
 
 import math
 from collections.abc import Mapping
@@ -155,6 +155,37 @@ def verdict_of(found: Mapping[str, np.ndarray]) -> np.ndarray:
         ["as it is", "reweighted", "not"],
         "",
     )
+
+
+def reasons(found: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
+    """Why a verdict is not a better one, in words: (row,)."""
+    k, threshold = found["pareto_k"], found["pareto_k_threshold"]
+    raw, usable = found["raw_close"] == 1, found["weights_usable"] == 1
+    above = k + found["pareto_k_error"] >= threshold
+    words = []
+    for i in range(len(k)):
+        if raw[i]:
+            words.append("raw draws were shown to be close")
+        elif usable[i]:
+            off = ", ".join(
+                f"{name} by {abs(found[f'raw_{name}_off'][i]):.2g} {unit}"
+                for name, unit in (("mean", "sd"), ("sd", "in logarithm"), ("interval", "of mass"))
+            )
+            words.append(
+                f"raw draws are off: {off}; KL {found['kl'][i]:.2g} nats"
+                if found["raw_far"][i]
+                else "raw draws may be close, but this was not shown"
+            )
+        elif not k[i] < threshold[i]:
+            words.append(f"k-hat is {k[i]:.2f}, above {threshold[i]:.2f}")
+        elif above[i]:
+            words.append(f"k-hat is {k[i]:.2f} and may be above {threshold[i]:.2f}")
+        else:
+            words.append(
+                f"weighted means have an error of {found['weighted_mean_typical'][i]:.2g} sd, "
+                f"above {tolerance:g}"
+            )
+    return np.array(words, dtype=object)
 
 
 def _answer(shown: Tensor, refuted: Tensor) -> Tensor:

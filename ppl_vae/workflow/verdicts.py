@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..rows import Rows, rows_within_budget
-from .judgement import judge, verdict_of
-from .missed import missed_mass
+from .judgement import judge, reasons, verdict_of
+from .missed import hidden_modes, missed_mass
 from .posterior import Draws, map_draws
 from .refinement import refine
 from .weights import average_weight
@@ -49,6 +49,8 @@ _OF_REFINED = {
 _MANY = 0.2
 # Share of p(x) that annealing finds where q is not, from which on a row is not believed.
 _MISSED = 0.1
+# Simulated rows, and share of them, from which on truths where q puts no draws are no chance.
+_HIDDEN = 3, 0.01
 # Where annealing contradicts a row, so many times as many rows are asked.
 _WIDER = 10
 
@@ -79,7 +81,8 @@ def verdicts(
 
     Weights see only where q puts draws. Annealing from the prior sees more: a row in which it finds
     more of p(x) has a mode elsewhere, and is not believed. It is run on some of the rows otherwise
-    believed, and on more if one is contradicted.
+    believed, and on more if one is contradicted, or if simulated rows have their truth where q puts
+    no draws; rows that nobody asked are then not believed.
 
     Parameters
     ----------
@@ -105,6 +108,8 @@ def verdicts(
         says in which annealing found more. ``tried``, whether a row was refined, and of these
         ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats,
         ``pareto_k_refined`` and ``pareto_k_redrawn``, that of the encoder's own draws beside it.
+        Attributes: ``simulated_rows``, of which weights look good, and ``hidden_rows``, of which
+        the truth is where q puts no draws.
     """
     import xarray as xr
 
@@ -112,7 +117,7 @@ def verdicts(
     size = len(data)
     options: dict[str, Any] = {"progress": progress}
     found = _judged(vae, data, num_samples, max_samples, tolerance, seed, options)
-    verdict, reason = verdict_of(found), _reasons(found, tolerance)
+    verdict, reason = verdict_of(found), reasons(found, tolerance)
     found |= _estimated(vae, data, found, num_samples, seed, options)
     lost = ~np.isfinite(found["log_evidence"]) | np.isnan(found["pareto_k"])
     verdict[lost], reason[lost] = "not", "log p(x), or a weight, is not finite"
@@ -133,12 +138,15 @@ def verdicts(
         reason[tried] = np.where(
             verdict[tried] == "refined",
             "the encoder's draws: " + reason[tried].astype(object),
-            "refined: " + _reasons(better, tolerance).astype(object),
+            "refined: " + reasons(better, tolerance).astype(object),
         ).astype(str)
     moments = {
         int(row): (better["mean"][i], better["covariance"][i]) for i, row in enumerate(tried)
     }
-    _contradict(vae, data, found, verdict, reason, moments, annealed_rows, seed, options)
+    hidden = 0, 0
+    if annealed_rows:
+        hidden = hidden_modes(vae, data.covariates, seed=_seed(seed, 400), **options)
+    _contradict(vae, data, found, verdict, reason, moments, annealed_rows, hidden, seed, options)
     dataset = xr.Dataset(
         {name: ("row", values, _unit(name)) for name, values in found.items()},
         coords={"row": range(size)},
@@ -147,6 +155,8 @@ def verdicts(
             "max_samples": max_samples,
             "tolerance": tolerance,
             "seed": seed,
+            "simulated_rows": hidden[1],
+            "hidden_rows": hidden[0],
         },
     )
     return dataset.assign(verdict=("row", verdict), reason=("row", reason.astype(str)))
@@ -287,10 +297,12 @@ def _contradict(
     reason: np.ndarray,
     moments: dict[int, tuple[np.ndarray, np.ndarray]],
     annealed_rows: int,
+    hidden: tuple[int, int],
     seed: int,
     options: dict[str, Any],
 ) -> None:
     """Do not believe rows in which annealing from the prior finds more of p(x)."""
+    suspected = hidden[0] >= _HIDDEN[0] and hidden[0] > _HIDDEN[1] * hidden[1]
     believed = np.flatnonzero(np.isin(verdict, ["as it is", "reweighted", "refined"]))
     for name in ("missed_mass", "annealed_log_evidence", "annealed_standard_error"):
         found[name] = np.full(len(data), np.nan)
@@ -298,7 +310,7 @@ def _contradict(
     against = np.zeros(len(data), dtype=bool)
     for step, most in enumerate((annealed_rows, _WIDER * annealed_rows)):
         rows = spread(believed[~asked[believed]], most)
-        if not len(rows) or (step and not against.any()):
+        if not len(rows) or (step and not (against.any() or suspected)):
             break
         refined = verdict[rows] == "refined"
         normals = {i: moments[row] for i, row in enumerate(rows.tolist()) if refined[i]}
@@ -316,7 +328,7 @@ def _contradict(
             found[name][rows] = values
         against[rows] = annealed["missed_mass"] > _MISSED
     found["contradicted"] = against
-    if not against.any():
+    if not (against.any() or suspected):
         return
     for row in np.flatnonzero(against):
         reason[row] = (
@@ -324,6 +336,12 @@ def _contradict(
             "q(z|x) puts no draws"
         )
     doubted = np.zeros(len(data), dtype=bool)
+    if suspected:
+        doubted[believed] = ~asked[believed]
+        reason[doubted] = (
+            f"of {hidden[1]} simulated rows {hidden[0]} have their truth where q(z|x) puts no "
+            "draws, and this row was not annealed"
+        )
     for refined in (False, True):  # a refined posterior is judged by its own draws
         kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
         here, of = int((against & kind).sum()), int((asked & kind).sum())
@@ -339,37 +357,6 @@ def _contradict(
     # Weights that may miss a mode give no upper bound, also where nobody looked for it.
     found["log_evidence_high"][against | doubted] = np.inf
     found["weights_usable"][against | doubted] = -1
-
-
-def _reasons(found: dict[str, np.ndarray], tolerance: float) -> np.ndarray:
-    """Why a verdict is not a better one, in words: (row,)."""
-    k, threshold = found["pareto_k"], found["pareto_k_threshold"]
-    raw, usable = found["raw_close"] == 1, found["weights_usable"] == 1
-    above = k + found["pareto_k_error"] >= threshold
-    words = []
-    for i in range(len(k)):
-        if raw[i]:
-            words.append("raw draws were shown to be close")
-        elif usable[i]:
-            off = ", ".join(
-                f"{name} by {abs(found[f'raw_{name}_off'][i]):.2g} {unit}"
-                for name, unit in (("mean", "sd"), ("sd", "in logarithm"), ("interval", "of mass"))
-            )
-            words.append(
-                f"raw draws are off: {off}; KL {found['kl'][i]:.2g} nats"
-                if found["raw_far"][i]
-                else "raw draws may be close, but this was not shown"
-            )
-        elif not k[i] < threshold[i]:
-            words.append(f"k-hat is {k[i]:.2f}, above {threshold[i]:.2f}")
-        elif above[i]:
-            words.append(f"k-hat is {k[i]:.2f} and may be above {threshold[i]:.2f}")
-        else:
-            words.append(
-                f"weighted means have an error of {found['weighted_mean_typical'][i]:.2g} sd, "
-                f"above {tolerance:g}"
-            )
-    return np.array(words, dtype=object)
 
 
 def _unit(name: str) -> dict[str, str]:
