@@ -76,9 +76,10 @@ def test_few_rows_say_nothing(linear):
     assert np.isnan(prior_gap(linear.vae(), linear.rows(19), progress=False).gain).all()
 
 
-def gaps_of(approximation, amortization, low=False):
+def gaps_of(approximation, amortization, low=False, search=0.0):
     return xr.Dataset(
         {
+            "search": ("row", [search] * len(approximation)),
             "approximation": ("row", approximation),
             "amortization": ("row", amortization),
             "low": ("row", [low] * len(approximation)),
@@ -103,6 +104,13 @@ def test_what_is_small_or_not_shown_is_no_cure():
     cures = cures_of(prior, gaps_of([0.0, 0.01], [5.0, -4.0]), {})
     assert cures == []
     assert "neither a learned prior" in in_words(cures)[0]
+
+
+def test_a_search_that_did_not_end_blames_no_family():
+    prior = xr.Dataset({"gain": ("row", [0.0, 0.0])})
+    given = [5.0, 5.1], [40.0, 41.0]
+    assert [cure.name for cure in cures_of(prior, gaps_of(*given), {})] == ["fit", "guide"]
+    assert [cure.name for cure in cures_of(prior, gaps_of(*given, search=6.0), {})] == ["fit"]
 
 
 def test_a_prior_that_is_a_flow_already_gets_a_larger_one():

@@ -142,6 +142,23 @@ def test_a_gap_that_chains_do_not_reach_is_said_to_be_at_least(monkeypatch):
     assert f"of {low.sum()} rows the last number is a lower bound" in words
 
 
+def test_a_search_that_did_not_end_is_named():
+    """An encoder at the prior of posteriors 200 times narrower: 1000 steps do not get there."""
+    oracle = LinearGaussian.random(3, 8, noise=0.005)
+    vae = oracle.vae()
+    with torch.no_grad():
+        for head in (vae.encoder.loc_head, vae.encoder.scale_head):
+            head.weight.zero_()
+            head.bias.zero_()
+    gaps = amortization_gap(vae, oracle.rows(4), num_samples=200, progress=False)
+    assert (gaps.approximation > 1).all()  # where 0 is exact
+    assert (gaps.approximation < 2 * gaps.approximation_error).all()
+    assert (gaps.search > 0.5 * gaps.approximation).all()
+    words = gaps_in_words(gaps)
+    assert "the search for the best posteriors did not end" in words
+    assert "at least" not in words
+
+
 def test_known_tails_and_the_right_sign():
     """A normal of f times the right scale has weights of tail index 1 - f^2 for f < 1.
 
