@@ -55,6 +55,17 @@ def test_intervals_cover_among_rows_whose_weights_may_be_used():
     assert 0.93 < torch.cat(inside).double().mean() < 0.97
 
 
+def test_intervals_cover_where_tails_are_heaviest():
+    """Half the sd, whose tail index is 0.75: 400 rows of 8000 draws, whose coverage errs by 1 %.
+
+    95 % are covered, and 90 % by an interval that is as wide up as down.
+    """
+    torch.manual_seed(0)
+    every = torch.ones(400, dtype=torch.bool)
+    found = average_weight(log_weights(1, 0.5, 0.0, (8000, 400)), every)
+    assert 0.92 < covered(found).double().mean() < 0.99
+
+
 def test_a_few_chains_cover():
     """16 log-weights that are normal, as those of annealing nearly are: 2,000 rows, error 0.5 %.
 

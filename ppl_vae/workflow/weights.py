@@ -24,6 +24,8 @@ _NORMAL = 1.959964  # the standard normal leaves 2.5 % beyond it on each side
 _FEW = 30
 # From this k-hat on, intervals use a fitted tail and not the drawn one.
 _HEAVY = 0.3
+# What a fitted k-hat of so much is too small by: of tails whose limit is 0.75 it was 0.65.
+_VERY, _STEEPER = 0.7, 0.1
 # The fitted tail's mean is infinite from 1 on.
 _LARGEST = 0.95
 # Log-weights so far below the median, in nats and median deviations, are of chains that got stuck.
@@ -70,7 +72,8 @@ def average_weight(log_weight: Tensor, usable: Tensor | None = None) -> dict[str
     Notes
     -----
     From k-hat 0.3 on the interval is that of a mean whose tail is generalized Pareto, with the
-    errors of its parameters, as weights yet unseen count for much of it; below, of a mean that is
+    errors of its parameters, as weights yet unseen count for much of it, and reaches further up
+    than down; below, of a mean that is
     normal. Coverage: ``benchmarks/verdicts.py``. For fewer than 30 draws, chains of annealing,
     log-weights are sums of many and close to normal, and the interval is the generalized one of a
     log-normal mean, in which their skewness g, that of the sample drawn towards 0, adds
@@ -180,13 +183,20 @@ def _smoothed(log_weight: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np
         squares = np.exp(2 * log_weight).sum(1) - np.square(tail).sum(1)
         of_body = np.maximum(squares / (size - number) - body**2, 0.0)
         between = share * (1 - share) * (mean_tail - body) ** 2
-        variance = ((1 - share) * of_body + between) / size + share**2 * of_tail / number
+        of_rest = ((1 - share) * of_body + between) / size
+        of_tail = share**2 * of_tail / number
         mean = (1 - share) * body + share * mean_tail
-        half = _NORMAL * np.sqrt(variance) / mean
-        return tuple(  # type: ignore[return-value]
-            np.where(heavy, np.log(mean) + sign * half, end)
-            for sign, end in zip((-1, 1), ends, strict=True)
+        low = np.log(mean) - _NORMAL * np.sqrt(of_rest + of_tail) / mean
+        # Upwards the tail's mean errs as its logarithm, and its index is likely too small: tails
+        # are Pareto's only in the limit.
+        over = share * scale / (1 - k)
+        errs = over * np.expm1(_NORMAL * np.sqrt(of_tail) / over)
+        steeper = np.minimum(
+            k + _STEEPER * np.clip((k - _HEAVY) / (_VERY - _HEAVY), 0, 1), _LARGEST
         )
+        missing = share * scale * (1 / (1 - steeper) - 1 / (1 - k))
+        high = np.log(mean + np.hypot(_NORMAL * np.sqrt(of_rest), errs) + missing)
+        return np.where(heavy, low, ends[0]), np.where(heavy, high, ends[1])
 
 
 def _log_normal(log_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
