@@ -202,18 +202,20 @@ def reproduce(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a published VAE to MNIST, and print its source's figure beside ours."""
+    """Fit a published VAE to its data, and print its source's figure beside ours."""
     from ..presets import PRESETS
 
     if name is None:
-        columns = ("name", "of", "epochs here", "MNIST test rows, nats per row")
+        columns = ("name", "of", "data", "epochs here", "test rows, nats per row")
         table = Table(*columns, show_edge=False, box=None)
         for key, preset in PRESETS.items():
-            table.add_row(key, preset.source, str(preset.fit["epochs"]), published(preset))
+            epochs_here = str(preset.fit["epochs"])
+            table.add_row(key, preset.source, preset.data, epochs_here, published(preset))
         Console().print(table)
         return
     from .running import made, print_reproduction
 
+    data = PRESETS[name].data if name in PRESETS else "mnist"
     finished = made(
         name,
         out,
@@ -221,7 +223,7 @@ def reproduce(
         resume=resume,
         force=force,
         progress=not (quiet or as_json),
-        data=source_of("mnist", data_root, None, None, None),
+        data=source_of(data, data_root, None, None, None),
         epochs=epochs,
         num_samples=draws,
         seed=seed,

@@ -92,6 +92,7 @@ def print_reproduction(
         "differs": list(preset.differs),
         "quantity": preset.quantity,
         "published": preset.published,
+        "reports": preset.reports,
         "seed": seed,
         **{key: metrics["fit"][key] for key in ("epochs", "seconds")},
         "test": metrics["test"],
@@ -116,7 +117,8 @@ def print_reproduction(
         console.print(
             f"{course(metrics['fit'])}; seed {seed}\n"
             f"Not as in the source: {'; '.join(preset.differs)}.\n"
-            f"{preset.url}\nWritten to {out}",
+            + (f"The source reports {preset.reports}.\n" if preset.reports else "")
+            + f"{preset.url}\nWritten to {out}",
             soft_wrap=True,
         )
     _end(finished, [])
