@@ -1023,3 +1023,34 @@ def test_a_config_for_a_table_as_it_is_in_memory():
     assert (config.event_shape, config.missing, config.likelihood) == ((2,), True, "normal")
     with pytest.raises(ValueError, match=r"never varies in features \['b'\]"):
         VAEConfig.for_data(frame.assign(b=2.0))
+
+
+def test_factors_come_with_their_rows(tmp_path: Path) -> None:
+    factors = np.array([[1, 5, 0.5], [1, 6, 0.5], [1, 7, 0.25], [1, 8, 0.5]])
+    x = np.arange(12.0).reshape(4, 3)
+    np.savez(tmp_path / "a.npz", x=x, factors=factors, factor_names=["same", "place", "size"])
+    data = load_data(tmp_path / "a.npz", None)
+    assert data.factors is not None
+    assert {name: v.tolist() for name, v in data.factors.items()} == {
+        "place": [5, 6, 7, 8],
+        "size": [0.5, 0.5, 0.25, 0.5],
+    }
+    test = load_data(tmp_path / "a.npz", "test", test_fraction=0.5)
+    assert test.factors is not None
+    assert (test.factors["place"] - 5 == test.x[:, 0].numpy() / 3).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "names"),
+    [
+        ({"factors": [[0, 1], [1, 1], [2, 2]]}, ["factor 0", "factor 1"]),
+        ({"latents_values": np.eye(3, 6, 1)}, ["shape", "scale", "orientation"]),
+        ({"factors": [[0, 1], [1, 1]]}, None),
+        ({"factors": [0, 1, 2]}, None),
+        ({"factors": np.ones((3, 2))}, None),
+    ],
+)
+def test_factors_are_one_row_each(tmp_path: Path, arrays: dict[str, Any], names: Any) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(3), **arrays)
+    factors = load_data(tmp_path / "a.npz", None).factors
+    assert (factors and list(factors)) == names

@@ -139,6 +139,11 @@ def test_predictability_is_r_squared_and_the_accuracy_of_thresholds():
     merged = np.where(kind == 2, 1, kind).astype(float)
     found = predictability(np.stack([middle, merged, 0 * merged], 1), Factor(kind, None), *half)
     np.testing.assert_allclose(found, [1.0, 2 / 3, 1 / 3])
+    # A threshold half way between two normals is right of 84 % of each kind, the rare one too.
+    rare = (random.random(3000) < 0.1).astype(int)
+    between = rare[:, None] + 0.5 * random.standard_normal((3000, 1))
+    found = predictability(between, Factor(rare, None), *half)
+    assert found[0] == pytest.approx(0.841, abs=0.06)
 
 
 def test_forests_share_out_what_explains(factors):

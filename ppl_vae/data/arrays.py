@@ -15,6 +15,8 @@ from torch import Tensor
 from .dataset import Dataset, Split, channels_first, checked
 
 ARRAYS = (".npy", ".npz")
+# The columns of its latents_values, whose names are among Python objects.
+_DSPRITES = ("color", "shape", "scale", "orientation", "x", "y")
 # Entries that a sparse matrix may have when it is dense: 4 GB in single precision.
 _MOST_ENTRIES = 2**30
 
@@ -122,7 +124,23 @@ def _dataset(
         key = f"{name}_{part}" if part else name
         if key in arrays:
             beside[name] = _beside(arrays[key], len(x), f"{key} in {path}")
-    return Dataset(path.stem, x, labels, features, source, context=beside or None)
+    factors = _factors(arrays, len(x))
+    return Dataset(path.stem, x, labels, features, source, factors, context=beside or None)
+
+
+def _factors(arrays: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray] | None:
+    """What the rows were made from: the columns of ``factors``, or of dSprites' own array."""
+    for key, known in (("factors", ()), ("latents_values", _DSPRITES)):
+        table = arrays.get(key, np.empty(0))
+        if table.ndim != 2 or len(table) != size:
+            continue
+        names = arrays.get("factor_names", np.array(known))
+        if names.shape != table.shape[1:]:
+            names = np.array([f"factor {i}" for i in range(table.shape[1])])
+        columns = zip(names.tolist(), table.T, strict=True)
+        # What is the same in every row, as the color of dSprites, is no factor.
+        return {name: column for name, column in columns if (column != column[0]).any()} or None
+    return None
 
 
 def _beside(array: np.ndarray, rows: int, source: str) -> np.ndarray:

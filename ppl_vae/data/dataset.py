@@ -37,7 +37,8 @@ class Dataset:
     source
         One line: where the rows came from.
     factors
-        What the rows were made from, where that is known, as of sprites: by name, shape ``(row,)``.
+        What the rows were made from, where that is known, as of sprites, dSprites and a .npz that
+        holds ``factors`` (row, factor), with ``factor_names``: by name, shape ``(row,)``.
     context
         Columns beside the rows that were asked for, as they were read: by name, shape ``(row,)``.
     covariates
