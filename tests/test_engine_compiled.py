@@ -8,9 +8,22 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import zuko
 from pyro import poutine
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions.transforms import (
+    conditional_spline_autoregressive,
+    spline_autoregressive,
+    spline_coupling,
+)
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import (
+    AutoDiagonalNormal,
+    AutoIAFNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
+from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -114,6 +127,78 @@ def constrained_guide(x: Tensor) -> None:
     pyro.plate("row", len(x), subsample_size=5)
 
 
+class BayesianRegression(PyroModule):
+    """Pyro's tutorial, whose priors are made, and expanded, outside of the program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = PyroModule[nn.Linear](3, 1)
+        self.linear.weight = PyroSample(dist.Normal(0.0, 1.0).expand([1, 3]).to_event(2))
+        self.linear.bias = PyroSample(dist.Normal(0.0, 10.0).expand([1]).to_event(1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        sigma = pyro.sample("sigma", dist.Uniform(0.0, 10.0))
+        mean = self.linear(x).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("obs", dist.Normal(mean, sigma), obs=y)
+        return mean
+
+
+def regression(kind: Any) -> tuple[Any, Any]:
+    with pyro.validation_enabled(True):
+        model = BayesianRegression()
+    return model, kind(model)
+
+
+def spline_programs(transform: Any) -> tuple[Any, Any]:
+    decoder = nn.Linear(2, 4)
+
+    def model(x: Tensor) -> None:
+        pyro.module("decoder", decoder)
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.module("transform", transform)
+        with pyro.plate("row", len(x)):
+            if isinstance(transform, zuko.lazy.LazyDistribution):
+                q = ZukoToPyro(transform(x))
+            else:
+                base = dist.Normal(torch.zeros(len(x), 2), 0.9)
+                given = transform.condition(x) if hasattr(transform, "condition") else transform
+                q = dist.TransformedDistribution(base, [given])
+            pyro.sample("z", q)
+
+    return model, guide
+
+
+# Their first step selects by a mask, which no recording can hold.
+SPLINES: dict[str, Callable[[], Any]] = {
+    "conditional_spline_autoregressive": lambda: conditional_spline_autoregressive(2, 4),
+    "spline_autoregressive": lambda: spline_autoregressive(2),
+    "spline_coupling": lambda: spline_coupling(2),
+}
+
+# Programs of which Pyro's own particles are not vectorized.
+OTHERS: dict[str, tuple[Build, list[Call]]] = {
+    **{
+        f"regression, {kind.__name__}": (
+            lambda kind=kind: regression(kind),
+            repeated(
+                torch.linspace(-2, 2, 60).reshape(20, 3).square().double(),
+                torch.linspace(-1, 1, 20).double(),
+            ),
+        )
+        for kind in (AutoDiagonalNormal, AutoMultivariateNormal)
+    },
+    # The data lie in other pieces of the splines at each step.
+    "zuko's NSF": (
+        lambda: spline_programs(zuko.flows.NSF(2, 4, transforms=1, hidden_features=(4,))),
+        [((torch.full((6, 4), value).double(),), {}) for value in (0.1, 1.0, 9.0, -3.0)],
+    ),
+}
+
 PROGRAMS: dict[str, tuple[Build, list[Call]]] = {
     "vae": (build_vae, repeated(images())),
     "convolutional vae": (
@@ -147,6 +232,11 @@ def test_same_as_trace_elbo(name, options):
     if name == "schools, AutoIAFNormal" and options.get("vectorize_particles"):
         options = {**options, "max_plate_nesting": 1}
     assert_same(*PROGRAMS[name], pair=(Trace_ELBO(**options), CompiledTrace_ELBO(**options)))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_same_as_trace_elbo_of_one_particle(name):
+    assert_same(*OTHERS[name])
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -395,6 +485,25 @@ def test_what_cannot_be_recorded_runs_eagerly_and_says_so_once(model, guide, rea
     pyro.clear_param_store()
     torch.manual_seed(0)
     assert ours == [Trace_ELBO().loss_and_grads(model, guide, torch.ones(4)) for _ in range(4)]
+
+
+@pytest.mark.parametrize("name", SPLINES)
+def test_shapes_that_depend_on_values_are_noticed_when_recording(name):
+    """Pyro's splines: the same numbers as eagerly, with data whose selections differ in size."""
+    losses = {}
+    for each in (CompiledTrace_ELBO(), Trace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        model, guide = spline_programs(SPLINES[name]())
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), each)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            losses[each] = [svi.step(torch.full((9, 4), float(i % 4))) for i in range(8)]
+        if each.__class__ is CompiledTrace_ELBO:
+            assert len(said) == 1
+            assert "runs eagerly: the program selects by a mask" in str(said[0].message)
+    one, other = losses.values()
+    assert one == other
 
 
 def test_handlers_around_it_and_arguments_with_gradients_run_eagerly():

@@ -7,7 +7,7 @@ __all__ = ["Recording", "RecordingError", "first_line", "random_state_kept"]
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -15,6 +15,7 @@ import pyro
 import torch
 from pyro.infer import trace_elbo, trace_mean_field_elbo
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ...processor import map_constants, reuse_freed_memory
 from .cuda import launched_at_once
@@ -75,7 +76,7 @@ class Recording:
             with refused_values():
                 return function(*inputs)
 
-        with random_state_kept(), _recordable() if of_pyro else pyro.validation_enabled(False):
+        with random_state_kept(), _unvalidated(), _recordable() if of_pyro else nullcontext():
             try:
                 module = make_fx(watched)(*inputs)
             except RecordingError as error:
@@ -192,6 +193,22 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def _unvalidated() -> Iterator[None]:
+    """Keep distributions from checking values, those made before the recording too."""
+
+    def unchecked(distribution: Distribution, value: Tensor) -> None:
+        """Accept any value."""
+
+    # A distribution that was expanded while validation was on keeps it on, as the priors do of
+    # weights in a PyroSample.
+    with (
+        pyro.validation_enabled(False),
+        mock.patch.object(Distribution, "_validate_sample", unchecked),
+    ):
+        yield
+
+
+@contextmanager
 def _recordable() -> Iterator[None]:
     """Keep Pyro from looking at values: to check them, or to report the loss as a number."""
 
@@ -209,7 +226,6 @@ def _recordable() -> Iterator[None]:
         )
 
     with (
-        pyro.validation_enabled(False),
         warnings.catch_warnings(),
         mock.patch.object(trace_elbo, "torch_item", item),
         mock.patch.object(trace_elbo, "warn_if_nan", item),
