@@ -33,7 +33,7 @@ def chosen_engine(request, monkeypatch):
         monkeypatch.setattr(
             importlib.import_module("ppl_vae.inference.fit"),
             "choose_engine",
-            lambda given, _: engine if given == "auto" else given,
+            lambda given, *_: engine if given == "auto" else given,
         )
 
 

@@ -570,12 +570,17 @@ def test_what_cannot_be_recorded_is_fitted_eagerly_and_says_so(bits):
 
 
 def test_auto_counts_the_steps_ahead():
-    assert [choose_engine("auto", steps) for steps in (100, 2000, 50_000)] == [
-        "eager",
-        "graph",
-        "compiled",
-    ]
-    assert choose_engine("eager", 10**9) == "eager"
+    def chosen(engine, steps, device="cpu", **options):
+        config = VAEConfig(event_shape=(8, 8), latent_dim=2, **options)
+        return choose_engine(engine, steps, VAE.from_config(config), torch.device(device))
+
+    engines = [chosen("auto", steps) for steps in (100, 2000, 50_000)]
+    assert engines == ["eager", "graph", "compiled"]
+    assert chosen("eager", 10**9) == "eager"
+    # Convolutions gain nothing on a CPU.
+    assert chosen("auto", 50_000, network="conv") == "graph"
+    assert chosen("auto", 50_000, "cuda", network="resnet") == "compiled"
+    assert chosen("compiled", 10, network="conv") == "compiled"
 
 
 def test_on_epoch_sees_the_weights_and_changes_nothing(bits):

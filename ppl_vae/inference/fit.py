@@ -144,8 +144,9 @@ def fit(
         handlers every time. ``"graph"`` runs them once, and from then on replays the tensor
         operations that they led to. ``"compiled"`` compiles these, which takes seconds and needs
         a C++ compiler. ``"auto"`` chooses by the number of steps: graph from 1,000 on, compiled
-        from 10,000 on. Shorter last batches are run eagerly, and so is all that cannot be
-        recorded, with a warning that says why.
+        from 10,000 on, but for convolutions on a CPU, which it does not make faster. Shorter last
+        batches are run eagerly, and so is all that cannot be recorded, with a warning that says
+        why.
     on_epoch
         Called with the number of epochs done, before the first step and after each epoch, while
         the VAE has the weights of that moment. What it draws does not change the fit; what it
@@ -269,7 +270,7 @@ def fit(
             average=average,
             accumulate=accumulate,
             max_gradient_norm=max_gradient_norm,
-            engine=choose_engine(engine, epochs * (len(rows) // batch_size)),
+            engine=choose_engine(engine, epochs * (len(rows) // batch_size), vae, fabric.device),
             optimizer=optimizer,
         )
         rows, held_out = rows.to(fabric.device), held_out and held_out.to(fabric.device)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ...components.registry import Choice
 from ...processor import reuse_freed_memory
@@ -34,11 +35,16 @@ _COMPARE = 1024
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
-def choose_engine(engine: str, steps: int) -> str:
-    """The engine, where ``"auto"`` goes by the number of steps ahead."""
+def choose_engine(engine: str, steps: int, model: nn.Module, device: torch.device) -> str:
+    """The engine, where ``"auto"`` goes by the number of steps ahead.
+
+    On a CPU, convolutions are not compiled: these are oneDNN's in a graph too, where they take
+    nearly all of a step (``python benchmarks/svi_step.py``: 7.9 ms compiled and 7.9 as a graph).
+    """
     if engine != "auto":
         return engine
-    if steps >= _COMPILING_PAYS:
+    convolved = device.type == "cpu" and any(isinstance(m, _ConvNd) for m in model.modules())
+    if steps >= _COMPILING_PAYS and not convolved:
         return "compiled"
     return "graph" if steps >= _GRAPH_PAYS else "eager"
 
