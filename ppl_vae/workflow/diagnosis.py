@@ -216,7 +216,8 @@ class Diagnosis:
             words += f", less {lost} rows in which it is not finite"
         if bound:
             words += (
-                f"; of {bound} rows whose weights cannot be used it is a lower bound, on average"
+                f"; of {bound} rows whose weights cannot be used it is a lower bound, on average, "
+                "and nothing bounds it from above: a sandwich is of simulated rows alone"
             )
         words += "."
         baseline = self.rows.attrs.get("baseline")

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..rows import Rows, rows_within_budget
+from .doubt import bound, contradict
 from .judgement import judge, reasons, verdict_of
-from .missed import hidden_modes, missed_mass
+from .missed import hidden_modes
 from .posterior import Draws, map_draws
 from .refinement import refine
+from .sampling import REFINED_DRAWS, spread, stage_seed
 from .weights import average_weight
 
 if TYPE_CHECKING:
@@ -35,8 +37,7 @@ _MORE = 4
 _BUDGET = 10**9
 # Draws that log p(x) of rows that needed many is estimated with, at most.
 _ESTIMATED = 8000
-# Draws that refined rows are judged by, at least.
-_REFINED = 2000
+_EVIDENCE = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
 # Results of refined rows, and what the judgement of their draws calls them.
 _OF_REFINED = {
     "kl_refined": "kl",
@@ -45,14 +46,6 @@ _OF_REFINED = {
     "pareto_k_redrawn": "pareto_k_redrawn",
     "log_evidence_refined": "log_evidence",
 }
-# Share of the rows asked that are contradicted, from which on no row is believed.
-_MANY = 0.2
-# Share of p(x) that annealing finds where q is not, from which on a row is not believed.
-_MISSED = 0.1
-# Simulated rows, and share of them, from which on truths where q puts no draws are no chance.
-_HIDDEN = 3, 0.01
-# Where annealing contradicts a row, so many times as many rows are asked.
-_WIDER = 10
 
 
 def verdicts(
@@ -103,7 +96,9 @@ def verdicts(
         Over ``row``: ``verdict``, a key of ``VERDICTS``, and ``reason``; all that
         :func:`~ppl_vae.workflow.judgement.judge` returns, of ``num_draws`` draws. Of
         others, up to 8000, ``log_evidence``, ``standard_error``, ``log_evidence_low``,
-        ``log_evidence_high`` and ``elbo``, nats. ``missed_mass``, ``annealed_log_evidence`` and
+        ``log_evidence_high`` and ``elbo``, nats: of refined rows by refined draws, and of
+        ``annealed_rows`` of those not believed by annealing from the encoder, unless a mode is
+        missed; of the others there is no upper end. ``missed_mass``, ``annealed_log_evidence`` and
         ``annealed_standard_error``, nats, are NaN in rows that were not asked; ``contradicted``
         says in which annealing found more. ``tried``, whether a row was refined, and of these
         ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats,
@@ -130,7 +125,9 @@ def verdicts(
         found[name] = np.full(size, np.nan)
     better: dict[str, np.ndarray] = {}
     if len(tried):
-        better = _refined(vae, data, tried, max(num_samples, _REFINED), tolerance, seed, options)
+        better = _refined(
+            vae, data, tried, max(num_samples, REFINED_DRAWS), tolerance, seed, options
+        )
         found["tried"][tried] = True
         for name, source in _OF_REFINED.items():
             found[name][tried] = better[source]
@@ -145,8 +142,12 @@ def verdicts(
     }
     hidden = 0, 0
     if annealed_rows:
-        hidden = hidden_modes(vae, data.covariates, seed=_seed(seed, 400), **options)
-    _contradict(vae, data, found, verdict, reason, moments, annealed_rows, hidden, seed, options)
+        hidden = hidden_modes(vae, data.covariates, seed=stage_seed(seed, 400), **options)
+    whole = contradict(
+        vae, data, found, verdict, reason, moments, annealed_rows, hidden, seed, options
+    )
+    if whole:
+        bound(vae, data, found, verdict, tried, better, annealed_rows, seed, options)
     dataset = xr.Dataset(
         {name: ("row", values, _unit(name)) for name, values in found.items()},
         coords={"row": range(size)},
@@ -160,13 +161,6 @@ def verdicts(
         },
     )
     return dataset.assign(verdict=("row", verdict), reason=("row", reason.astype(str)))
-
-
-def spread(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of the indices, evenly spread."""
-    if len(indices) <= most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
 
 
 def _judged(
@@ -190,7 +184,7 @@ def _judged(
             None,
             lambda draws: judge(draws.log_weight, draws.z, tolerance=tolerance, most=most),
             num_samples=size,
-            seed=_seed(seed, stage),
+            seed=stage_seed(seed, stage),
             chunk_rows=_chunk(vae, size),
             label="judge",
             **options,
@@ -243,7 +237,7 @@ def _estimated(
                 None,
                 summary,
                 num_samples=int(size),
-                seed=_seed(seed, 100 + int(can)),
+                seed=stage_seed(seed, 100 + int(can)),
                 chunk_rows=_chunk(vae, int(size)),
                 label="evidence",
                 **options,
@@ -263,9 +257,11 @@ def _refined(
     options: dict[str, Any],
 ) -> dict[str, np.ndarray]:
     """Judge the draws of rows after local SVI."""
-    tree = refine(vae, data, rows=rows, num_samples=num_samples, seed=_seed(seed, 200), **options)
-    log_weight = np.asarray(tree["sample_stats"]["log_weight"])[0]  # (draw, row)
-    z = np.asarray(tree["posterior"]["z"])[0]  # (draw, row, latent)
+    drawn = 2 * num_samples  # half of them to judge by, the others to estimate log p(x) with
+    tree = refine(vae, data, rows=rows, num_samples=drawn, seed=stage_seed(seed, 200), **options)
+    every = np.asarray(tree["sample_stats"]["log_weight"])[0]  # (draw, row)
+    log_weight = every[:num_samples]
+    z = np.asarray(tree["posterior"]["z"])[0, :num_samples]  # (draw, row, latent)
     parts = []
     for start in range(0, len(rows), 16):
         some = slice(start, start + 16)
@@ -279,84 +275,16 @@ def _refined(
         parts.append(one)
     better = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     of_rows = tree["constant_data"]
+    usable = torch.as_tensor((better["weights_usable"] == 1) | (better["raw_close"] == 1))
+    evidence = average_weight(torch.as_tensor(every[num_samples:]), usable)
     mean = z.mean(0)
     away = z - mean
     return better | {
         "mean": mean,
         "covariance": np.einsum("sri,srj->rij", away, away) / len(z),
         "pareto_k_redrawn": of_rows["pareto_k_before"].values,
-        "log_evidence": of_rows["elbo_after"].values + better["kl"],
+        **{name: value.numpy() for name, value in evidence.items() if name in _EVIDENCE},
     }
-
-
-def _contradict(
-    vae: AmortizedModel,
-    data: Rows,
-    found: dict[str, np.ndarray],
-    verdict: np.ndarray,
-    reason: np.ndarray,
-    moments: dict[int, tuple[np.ndarray, np.ndarray]],
-    annealed_rows: int,
-    hidden: tuple[int, int],
-    seed: int,
-    options: dict[str, Any],
-) -> None:
-    """Do not believe rows in which annealing from the prior finds more of p(x)."""
-    suspected = hidden[0] >= _HIDDEN[0] and hidden[0] > _HIDDEN[1] * hidden[1]
-    believed = np.flatnonzero(np.isin(verdict, ["as it is", "reweighted", "refined"]))
-    for name in ("missed_mass", "annealed_log_evidence", "annealed_standard_error"):
-        found[name] = np.full(len(data), np.nan)
-    asked = np.zeros(len(data), dtype=bool)
-    against = np.zeros(len(data), dtype=bool)
-    for step, most in enumerate((annealed_rows, _WIDER * annealed_rows)):
-        rows = spread(believed[~asked[believed]], most)
-        if not len(rows) or (step and not (against.any() or suspected)):
-            break
-        refined = verdict[rows] == "refined"
-        normals = {i: moments[row] for i, row in enumerate(rows.tolist()) if refined[i]}
-        annealed = missed_mass(
-            vae,
-            data.select(rows),
-            np.where(refined, found["log_evidence_refined"][rows], found["log_evidence"][rows]),
-            np.where(refined, _REFINED, found["num_draws"][rows]),
-            normals=normals,
-            seed=_seed(seed, 300 + step),
-            **options,
-        )
-        asked[rows] = True
-        for name, values in annealed.items():
-            found[name][rows] = values
-        against[rows] = annealed["missed_mass"] > _MISSED
-    found["contradicted"] = against
-    if not (against.any() or suspected):
-        return
-    for row in np.flatnonzero(against):
-        reason[row] = (
-            f"annealing from the prior finds {found['missed_mass'][row]:.0%} of p(x) where "
-            "q(z|x) puts no draws"
-        )
-    doubted = np.zeros(len(data), dtype=bool)
-    if suspected:
-        doubted[believed] = ~asked[believed]
-        reason[doubted] = (
-            f"of {hidden[1]} simulated rows {hidden[0]} have their truth where q(z|x) puts no "
-            "draws, and this row was not annealed"
-        )
-    for refined in (False, True):  # a refined posterior is judged by its own draws
-        kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
-        here, of = int((against & kind).sum()), int((asked & kind).sum())
-        if here:
-            doubted |= kind & ~against & (~asked | (here > _MANY * of))
-            reason[kind & doubted] = (
-                f"annealing from the prior finds mass that q(z|x) misses in {here} of the {of} "
-                "rows asked"
-            )
-    verdict[against], verdict[doubted] = "not", "not"
-    found["log_evidence"][against] = found["annealed_log_evidence"][against]
-    found["standard_error"][against] = found["annealed_standard_error"][against]
-    # Weights that may miss a mode give no upper bound, also where nobody looked for it.
-    found["log_evidence_high"][against | doubted] = np.inf
-    found["weights_usable"][against | doubted] = -1
 
 
 def _unit(name: str) -> dict[str, str]:
@@ -370,8 +298,3 @@ def _unit(name: str) -> dict[str, str]:
 def _chunk(vae: AmortizedModel, num_samples: int) -> int:
     """How many rows at a time, where moments are taken of latents as well."""
     return rows_within_budget((max(prod(vae.event_shape), 8 * vae.latent_dim),), num_samples)
-
-
-def _seed(seed: int, stage: int) -> int:
-    """A seed for each stage, different for every seed."""
-    return int(np.random.SeedSequence([seed, stage]).generate_state(1)[0])

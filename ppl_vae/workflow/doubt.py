@@ -1,0 +1,127 @@
+"""Rows that weights alone would have believed, and bounds on log p(x) of rows not believed."""
+
+from __future__ import annotations
+
+__all__ = ["bound", "contradict"]
+
+from typing import Any
+
+import numpy as np
+
+from ..amortized import AmortizedModel
+from ..rows import Rows
+from .annealing import anneal
+from .missed import missed_mass
+from .sampling import REFINED_DRAWS, spread, stage_seed
+
+# Share of the rows asked that are contradicted, from which on no row is believed.
+_MANY = 0.2
+# Share of p(x) that annealing finds where q is not, from which on a row is not believed.
+_MISSED = 0.1
+# Simulated rows, and share of them, from which on truths where q puts no draws are no chance.
+_HIDDEN = 3, 0.01
+# Where annealing contradicts a row, so many times as many rows are asked.
+_WIDER = 10
+
+
+def contradict(
+    vae: AmortizedModel,
+    data: Rows,
+    found: dict[str, np.ndarray],
+    verdict: np.ndarray,
+    reason: np.ndarray,
+    moments: dict[int, tuple[np.ndarray, np.ndarray]],
+    annealed_rows: int,
+    hidden: tuple[int, int],
+    seed: int,
+    options: dict[str, Any],
+) -> bool:
+    """Do not believe rows in which annealing from the prior finds more of p(x).
+
+    Returns whether nothing speaks for modes that the encoder misses.
+    """
+    suspected = hidden[0] >= _HIDDEN[0] and hidden[0] > _HIDDEN[1] * hidden[1]
+    believed = np.flatnonzero(np.isin(verdict, ["as it is", "reweighted", "refined"]))
+    for name in ("missed_mass", "annealed_log_evidence", "annealed_standard_error"):
+        found[name] = np.full(len(data), np.nan)
+    asked = np.zeros(len(data), dtype=bool)
+    against = np.zeros(len(data), dtype=bool)
+    for step, most in enumerate((annealed_rows, _WIDER * annealed_rows)):
+        rows = spread(believed[~asked[believed]], most)
+        if not len(rows) or (step and not (against.any() or suspected)):
+            break
+        refined = verdict[rows] == "refined"
+        normals = {i: moments[row] for i, row in enumerate(rows.tolist()) if refined[i]}
+        annealed = missed_mass(
+            vae,
+            data.select(rows),
+            np.where(refined, found["log_evidence_refined"][rows], found["log_evidence"][rows]),
+            np.where(refined, REFINED_DRAWS, found["num_draws"][rows]),
+            normals=normals,
+            seed=stage_seed(seed, 300 + step),
+            **options,
+        )
+        asked[rows] = True
+        for name, values in annealed.items():
+            found[name][rows] = values
+        against[rows] = annealed["missed_mass"] > _MISSED
+    found["contradicted"] = against
+    if not (against.any() or suspected):
+        return True
+    for row in np.flatnonzero(against):
+        reason[row] = (
+            f"annealing from the prior finds {found['missed_mass'][row]:.0%} of p(x) where "
+            "q(z|x) puts no draws"
+        )
+    doubted = np.zeros(len(data), dtype=bool)
+    if suspected:
+        doubted[believed] = ~asked[believed]
+        reason[doubted] = (
+            f"of {hidden[1]} simulated rows {hidden[0]} have their truth where q(z|x) puts no "
+            "draws, and this row was not annealed"
+        )
+    for refined in (False, True):  # a refined posterior is judged by its own draws
+        kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
+        here, of = int((against & kind).sum()), int((asked & kind).sum())
+        if here:
+            doubted |= kind & ~against & (~asked | (here > _MANY * of))
+            reason[kind & doubted] = (
+                f"annealing from the prior finds mass that q(z|x) misses in {here} of the {of} "
+                "rows asked"
+            )
+    verdict[against], verdict[doubted] = "not", "not"
+    found["log_evidence"][against] = found["annealed_log_evidence"][against]
+    found["standard_error"][against] = found["annealed_standard_error"][against]
+    # Weights that may miss a mode give no upper bound, also where nobody looked for it.
+    found["log_evidence_high"][against | doubted] = np.inf
+    found["weights_usable"][against | doubted] = -1
+    return False
+
+
+def bound(
+    vae: AmortizedModel,
+    data: Rows,
+    found: dict[str, np.ndarray],
+    verdict: np.ndarray,
+    tried: np.ndarray,
+    better: dict[str, np.ndarray],
+    annealed_rows: int,
+    seed: int,
+    options: dict[str, Any],
+) -> None:
+    """Bound log p(x) from both sides where the encoder's weights cannot."""
+    names = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
+    mended = verdict[tried] == "refined"
+    for name in names if mended.any() else ():
+        found[name][tried[mended]] = better[name][mended]
+    left = np.isin(verdict, ["not", "not tried"]) & np.isfinite(found["log_evidence"])
+    rows = spread(np.flatnonzero(left), annealed_rows)
+    if not len(rows):
+        return
+    try:
+        annealed = anneal(vae, data.select(rows), seed=stage_seed(seed, 500), **options)
+    except ValueError:  # q has no density but at its own draws
+        return
+    reached = annealed.weights_usable.values
+    for name in names:
+        found[name][rows[reached]] = annealed[name].values[reached]
