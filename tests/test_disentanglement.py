@@ -4,6 +4,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from families import GUIDE, case
 
 from ppl_vae import VAE, VAEConfig, disentanglement, load_data
 from ppl_vae.amortized import AmortizedModel
@@ -188,6 +189,15 @@ def test_factors_may_be_an_array_and_numbers_names(factors):
     by_name = scores_of(z[:, :2], {name: factors[name] for name in ("kind", "a")})
     for name in SCORES:
         assert found[name].item() == pytest.approx(by_name[name].item())
+
+
+@pytest.mark.parametrize("latents", ["mean", "draw"])
+@pytest.mark.parametrize("guide", GUIDE)
+def test_any_guide_is_scored(guide, latents):
+    vae, x, _ = case(guide=GUIDE[guide])
+    levels = {"a": np.arange(len(x)) % 2, "b": np.arange(len(x)) // 2 % 2}
+    found = disentanglement(vae, x, levels, latents=latents)
+    assert all(0 <= found[name].item() <= 1 for name in SCORES)
 
 
 def test_a_vae_is_asked_the_same_way_by_chunks_and_from_rows():
