@@ -507,3 +507,24 @@ def test_what_is_refused(model, guide, options, message):
 def test_improper_priors_have_a_posterior():
     tree = from_pyro_svi(improper, at_zero, num_samples=5, groups=("posterior", "sample_stats"))
     assert tree.posterior.a.shape == (1, 5)
+
+
+def test_only_local_latents_have_no_leave_one_out(oracle):
+    """The caution's own formula gives each row's exact log p(x); global latents have none."""
+    vae, x = oracle.vae(), oracle.rows(6)
+    tree = from_pyro_svi(vae.model, vae.guide, model_args=(x,), num_samples=200)
+    assert "PSIS-LOO" in tree.log_likelihood.attrs["caution"]
+    weight = tree.sample_stats.log_weight[0]
+    found = torch.logsumexp(torch.as_tensor(weight.values), 0) - np.log(weight.sizes["draw"])
+    torch.testing.assert_close(found, oracle.log_evidence(x), rtol=1e-6, atol=1e-6)
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("school", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    tree = from_pyro_svi(
+        model, autoguide.AutoNormal(model), model_args=(torch.ones(8),), num_samples=20
+    )
+    assert "caution" not in tree.log_likelihood.attrs
+    assert "not of the posterior" in tree.posterior.attrs["caution"]

@@ -87,3 +87,12 @@ def test_failed_write_leaves_nothing(tree, tmp_path):
     with pytest.raises(OSError, match="missing"):
         write_datatree(tree, tmp_path / "missing" / "posterior.nc")
     assert not list(tmp_path.iterdir())
+
+
+def test_groups_say_what_they_are_not(oracle):
+    """ArviZ would take log p(x|z) for what PSIS-LOO needs; the attribute names the one call."""
+    tree = to_datatree(oracle.vae(), oracle.rows(5), num_samples=20, progress=False)
+    assert "log_evidence(vae, x)" in tree.log_likelihood.attrs["caution"]
+    assert "PSIS-LOO" in tree.log_likelihood.attrs["caution"]
+    assert "not of the posterior" in tree.posterior.attrs["caution"]
+    assert "caution" not in tree.observed_data.attrs

@@ -35,6 +35,18 @@ _GROUPS = (
     "fit_history",
 )
 
+# What ArviZ would make of draws of a guide, and of latents that every row has of its own.
+_OF_GUIDE = (
+    "These are independent draws of the guide, not of the posterior: R-hat and ESS of them say "
+    "nothing, and PSIS-LOO takes them for posterior draws. sample_stats.log_weight says how far "
+    "both are apart: judge it by its Pareto k-hat, and reweight by it where that is low."
+)
+_OF_ROWS = (
+    "Each row has latents of its own, so that PSIS-LOO and WAIC of this (arviz loo, waic, compare) "
+    "are no estimates of held-out evidence: leaving a row out leaves its latents to the prior. The "
+    "log of the mean of exp(sample_stats.log_weight) over draws estimates log p of each row: "
+    "scipy.special.logsumexp(log_weight[0], 0) - numpy.log(log_weight.sizes['draw'])."
+)
 # Entries of the largest site that a chunk may hold for all its draws.
 _ENTRIES = 2**22
 
@@ -173,6 +185,10 @@ def from_pyro_svi(
     tree = xr.DataTree()
     for group in (g for g in _GROUPS if g in groups and drawn.get(g)):
         tree[group] = xr.DataTree(dataset(group, drawn[group], dims_of[group], labels))
+    if "posterior" in tree.children:
+        tree["posterior"].attrs["caution"] = _OF_GUIDE
+    if "log_likelihood" in tree.children and len(stats.get("log_weight", np.zeros(0)).shape) > 1:
+        tree["log_likelihood"].attrs["caution"] = _OF_ROWS
     if points:
         warnings.warn(
             f"the guide fixes {', '.join(points)} at one point, without a density: log_weight, "

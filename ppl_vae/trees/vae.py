@@ -34,6 +34,22 @@ GROUPS = (
 )
 
 
+# What ArviZ would make of a group, and what to do instead.
+_CAUTIONS = {
+    "posterior": {
+        "caution": "These are draws of q(z|x), not of the posterior p(z|x): one chain of "
+        "independent draws, of which R-hat and ESS say nothing. How far both are apart is said by "
+        "sample_stats.log_weight, and row by row by ppl_vae.diagnose(vae, x)."
+    },
+    "log_likelihood": {
+        "caution": "This is log p(x|z) given each row's own latents. PSIS-LOO and WAIC of it "
+        "(arviz loo, waic, compare) are no estimates of held-out evidence: leaving a row out "
+        "leaves its latents to the prior. ppl_vae.log_evidence(vae, x) estimates log p(x) of each row, "
+        "held-out where x is."
+    },
+}
+
+
 @renamed(context="covariates")
 def to_datatree(
     vae: AmortizedModel,
@@ -82,7 +98,8 @@ def to_datatree(
         ``posterior_predictive``, ``prior_predictive`` and ``observed_data``: ``x``.
         ``log_likelihood``: ``x`` (chain, draw, row), log p(x|z). ``sample_stats``: ``log_p``,
         ``log_q`` and ``log_weight`` (chain, draw, row). All in nats, with one chain. The draws
-        are of q(z|x): see ``log_weight`` for how far that is from p(z|x).
+        are of q(z|x): see ``log_weight`` for how far that is from p(z|x). What the groups do not
+        say of the model is in their attribute ``caution``.
 
     Raises
     ------
@@ -170,7 +187,7 @@ def to_datatree(
             {group: made[group]},
             dims=prior_dims if group.startswith("prior") else per_row,
             coords=coords,
-            attrs={group: {"inference_library": "ppl_vae"}},
+            attrs={group: {"inference_library": "ppl_vae", **_CAUTIONS.get(group, {})}},
         )[group]
     if "fit_history" in groups and history is not None:
         tree["fit_history"] = xr.DataTree(history)
