@@ -1054,3 +1054,34 @@ def test_factors_are_one_row_each(tmp_path: Path, arrays: dict[str, Any], names:
     np.savez(tmp_path / "a.npz", x=np.eye(3), **arrays)
     factors = load_data(tmp_path / "a.npz", None).factors
     assert (factors and list(factors)) == names
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif"])
+def test_every_frame_of_a_stack_is_a_row(tmp_path, kind):
+    """A TIFF of many pages or an animated GIF: only its first frame was read, without a word."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 10), dtype=np.uint8)
+    frames = [Image.fromarray(frame) for frame in pixels]
+    path = tmp_path / f"cells.{kind}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    data = load_data(path, None)
+    assert data.x.shape[0] == 6
+    assert data.source == f"6 frames in {path}"
+    if kind == "tif":
+        np.testing.assert_array_equal(data.x, pixels)
+
+    folder = tmp_path / "plate"
+    for well, some in (("a", frames[:4]), ("b", frames[4:])):
+        (folder / well).mkdir(parents=True)
+        some[0].save(folder / well / f"stack.{kind}", save_all=True, append_images=some[1:])
+    data = load_data(folder, None)
+    assert data.labels.tolist() == ["a"] * 4 + ["b"] * 2
+    assert data.source.startswith("6 frames of 2 images in ")
+
+
+def test_one_image_is_no_data_set(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "one.png")
+    with pytest.raises(ValueError, match=r"1 frame in .*too few to split"):
+        load_data(tmp_path / "one.png")
+    (tmp_path / "bad.tif").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"bad.tif is not a readable image"):
+        load_data(tmp_path / "bad.tif")

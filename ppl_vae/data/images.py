@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE_SETS", "has_own_split", "read_digits", "read_folder", "read_torchvision"]
+__all__ = [
+    "IMAGES",
+    "IMAGE_SETS",
+    "has_own_split",
+    "read_digits",
+    "read_folders",
+    "read_stack",
+    "read_torchvision",
+]
 
 import inspect
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +25,7 @@ from torch import Tensor
 
 from .dataset import Dataset, Split, channels_first, resized
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 # torchvision's sets for detection, flow, stereo, captions and video are not rows of images.
 IMAGE_SETS = (
@@ -136,25 +145,36 @@ def read_folders(folder: Path, image_size: int | None) -> dict[Split, Dataset]:
     return parts
 
 
+def read_stack(path: Path, image_size: int | None) -> Dataset:
+    """Read every frame of an image file, such as a TIFF of many pages or an animated GIF."""
+    frames = _frames(path)
+    x = _stack(_open_images([path]), frames, image_size)
+    return Dataset(path.stem, x, None, None, f"{frames} frame{'s'[: frames > 1]} in {path}")
+
+
 def read_folder(folder: Path, image_size: int | None) -> Dataset:
-    """Read every image in a folder; its subfolders, if there are any, are the labels."""
+    """Read every image in a folder, of stacks every frame; subfolders, if any, are the labels."""
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _IMAGES
+        if path.suffix.lower() in IMAGES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not files:
-        raise ValueError(f"the folder {folder} holds no images; accepted are {', '.join(_IMAGES)}")
+        raise ValueError(f"the folder {folder} holds no images; accepted are {', '.join(IMAGES)}")
     classes = [path.relative_to(folder).parts[0] for path in files if path.parent != folder]
     if 0 < len(classes) < len(files):
         raise ValueError(
             f"the folder {folder} holds images both directly and in subfolders ({classes[0]}); "
             "move all into subfolders, whose names are the labels, or none"
         )
-    x = _stack(_open_images(files), len(files), image_size)
-    labels = np.array(classes) if classes else None
-    return Dataset(folder.resolve().name, x, labels, None, f"{len(files)} images in {folder}")
+    frames = [_frames(path) for path in files]
+    x = _stack(_open_images(files), sum(frames), image_size)
+    labels = np.array(classes).repeat(frames) if classes else None
+    source = f"{len(files)} images in {folder}"
+    if sum(frames) > len(files):
+        source = f"{sum(frames)} frames of {source}"
+    return Dataset(folder.resolve().name, x, labels, None, source)
 
 
 def _pairs(images: Any, labels: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -165,15 +185,31 @@ def _pairs(images: Any, labels: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _open_images(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    from PIL import Image, ImageOps
+    """Every frame of every file, upright, by a name for messages."""
+    from PIL import ImageOps, ImageSequence
 
     for path in files:
-        try:
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is not a readable image ({error}); remove it") from error
-        yield str(path), upright
+        with _opened(path) as image:
+            several = getattr(image, "n_frames", 1) > 1
+            for number, frame in enumerate(ImageSequence.Iterator(image)):
+                name = f"frame {number} of {path}" if several else str(path)
+                yield name, ImageOps.exif_transpose(frame)
+
+
+def _frames(path: Path) -> int:
+    with _opened(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable image ({error}); remove it") from error
 
 
 def _stack(images: Iterable[tuple[str, Any]], size: int, image_size: int | None) -> Tensor:

@@ -17,7 +17,15 @@ from .arrays import ARRAYS, read_array
 from .coding import Coding
 from .covariates import coded
 from .dataset import Dataset, Split, resized
-from .images import IMAGE_SETS, has_own_split, read_digits, read_folders, read_torchvision
+from .images import (
+    IMAGE_SETS,
+    IMAGES,
+    has_own_split,
+    read_digits,
+    read_folders,
+    read_stack,
+    read_torchvision,
+)
 from .sprites import SIDE, read_sprites
 from .tables import TABLES, Column, read_table
 
@@ -55,7 +63,8 @@ def load_data(
         are shape, size, angle, x and y); an image set of torchvision in any case, such as
         ``"mnist"`` or ``"cifar10"``, downloaded if need be; a .npy or .npz array (also a sparse
         matrix in scipy's form); a table in .csv, .tsv, .txt or .data; a folder of images, where
-        subfolders, if there are any, are the labels.
+        subfolders, if there are any, are the labels; an image file of many frames, such as a TIFF
+        of many pages. Every frame is a row, in folders too.
     split
         ``"train"``, ``"test"`` or None, which is every row. Sets that bring their own split keep
         it (Omniglot: background and evaluation), and so does a .npz that holds ``x_train`` and
@@ -227,6 +236,8 @@ def _read_splits(
         parts = {s: read_torchvision(source, place, s, image_size) for s in wanted}
     elif isinstance(source, Path) and source.is_dir():
         parts = read_folders(source, image_size)
+    elif isinstance(source, Path) and source.suffix.lower() in IMAGES:
+        parts = {None: read_stack(source, image_size)}
     elif isinstance(source, Path):
         parts = read_array(source, names)
     elif source == "sprites":
@@ -264,10 +275,10 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
 
             return getattr(datasets, named)
     if path.exists():
-        if path.is_file() and path.suffix.lower() not in ARRAYS + TABLES:
+        if path.is_file() and path.suffix.lower() not in ARRAYS + TABLES + IMAGES:
             raise ValueError(
-                f"{path} is a file of an unknown kind; accepted are {', '.join(ARRAYS + TABLES)} "
-                "and a folder of images"
+                f"{path} is a file of an unknown kind; accepted are {', '.join(ARRAYS + TABLES)}, "
+                "a stack of images (.tif, .gif) and a folder of images"
             )
         return path
     if not isinstance(name_or_path, str) or path.suffix or "/" in given or os.sep in given:

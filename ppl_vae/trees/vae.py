@@ -44,8 +44,8 @@ _CAUTIONS = {
     "log_likelihood": {
         "caution": "This is log p(x|z) given each row's own latents. PSIS-LOO and WAIC of it "
         "(arviz loo, waic, compare) are no estimates of held-out evidence: leaving a row out "
-        "leaves its latents to the prior. ppl_vae.log_evidence(vae, x) estimates log p(x) of each row, "
-        "held-out where x is."
+        "leaves its latents to the prior. ppl_vae.log_evidence(vae, x) estimates log p(x) of each "
+        "row, held-out where x is."
     },
 }
 
