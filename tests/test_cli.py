@@ -1,5 +1,6 @@
 """The command line: files, numbers, exit codes and one-line errors."""
 
+import errno
 import json
 import os
 import subprocess
@@ -380,3 +381,36 @@ def test_columns_are_matched_by_name(command, tmp_path):
     code, _, err = command("encode", "run", "c.csv", *options)
     assert code == 2
     assert "has no column 'width' and has 'depth', which the fit had not" in err
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
+    run_folder, command, monkeypatch
+):
+    """Not after minutes of judging rows. Tests may run as root, to whom no folder is read-only."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("ppl_vae.cli.options.tempfile.TemporaryFile", refuse)
+    for arguments in (
+        ("diagnose", run_folder),
+        ("pictures", run_folder),
+        ("report", run_folder),
+        ("sample", run_folder, "--out", run_folder / "new.npz"),
+        ("encode", run_folder, "digits", "--out", run_folder / "new.nc"),
+    ):
+        code, out, error = command(*arguments)
+        assert (code, out) == (2, "")
+        assert "cannot be written to: Read-only file system" in error
+        assert len(error.splitlines()) == 1
+
+
+def test_a_full_disk_is_said_in_one_line(command, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ppl_vae.inference.checkpoint.save_tensors", full)
+    code, _, error = command("fit", "digits", "--epochs", "1", "--quiet")
+    assert code == 2
+    assert "no space left on the disk" in error
+    assert "--resume" in error

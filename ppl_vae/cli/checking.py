@@ -32,6 +32,7 @@ from .options import (
     free_file,
     numbers,
     source_of,
+    writable,
 )
 from .printing import print_metrics
 
@@ -182,6 +183,7 @@ def diagnose(
     from ..workflow.diagnosis import diagnose as diagnosis_of
 
     finished = Run(run)
+    writable(run, f"RUN is {str(run)!r}, which")
     train, test = finished.splits()
     found = diagnosis_of(
         finished.vae(),
@@ -227,6 +229,7 @@ def pictures(
     from ..run import Run
 
     finished = Run(run)
+    writable(run, f"RUN is {str(run)!r}, which")
     vae, test = finished.vae(), finished.splits()[1]
     x = finished.rows(test)
     pair = None if which is None else numbers("--which", which)
@@ -257,7 +260,9 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
     from ..run import Run
     from ..run.report import write_report
 
-    path = write_report(Run(run).folder)
+    finished = Run(run)
+    writable(run, f"RUN is {str(run)!r}, which")
+    path = write_report(finished.folder)
     if not quiet:
         typer.echo(f"Written to {path}")
 

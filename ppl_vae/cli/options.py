@@ -27,9 +27,11 @@ __all__ = [
     "name_of",
     "numbers",
     "source_of",
+    "writable",
 ]
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,4 +141,22 @@ def free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out is {str(path)!r}, whose folder does not exist")
+    writable(path.parent, f"--out is {str(path)!r}, whose folder")
     return path
+
+
+def writable(folder: Path, called: str) -> None:
+    """Refuse a folder at the start in which nothing could be written at the end.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be made there.
+    """
+    if not folder.is_dir():
+        return  # what is missing is said by whoever reads it
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{called} cannot be written to: {error.strerror}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["course", "fail", "one_line", "print_metrics", "published", "quantities"]
 
+import errno
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,12 @@ def one_line(error: Exception) -> str:
             (f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: " if e["loc"] else "")
             + e["msg"].removeprefix("Value error, ")
             for e in details()
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        place = f" that holds {error.filename!r}" if error.filename else ""
+        return (
+            f"there is no space left on the disk{place}; free some and repeat the command, a fit "
+            "with --resume"
         )
     return " ".join(str(error).split()) or type(error).__name__
 
