@@ -54,8 +54,8 @@ def prior_gap(
         \le \operatorname{KL}(q(z) \,\|\, p(z))
 
     is taken over the rows. So it is what a learned prior wins at least, with encoder and decoder as
-    they are; the more rows a mixture is fitted to, the closer it comes, and a prior that is fitted
-    together with encoder and decoder often wins more.
+    they are; the more rows a mixture is fitted to, the closer it comes. A fit of all three together
+    may end elsewhere.
 
     Parameters
     ----------

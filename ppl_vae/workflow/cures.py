@@ -79,8 +79,9 @@ def cures_of(prior: xr.Dataset, gaps: xr.Dataset, parts: Mapping[str, str]) -> l
             "fit",
             gaps.amortization.values,
             False,
-            "the encoder is not the best of its family: fit longer, or with a larger network",
-            "--epochs, --network",
+            "the encoder is not the best of its family: fit longer or with a larger network, or, "
+            "where it serves training rows better, to more rows",
+            "--epochs, --network; for the rows at hand refine()",
         ),
     )
     found = []
@@ -101,7 +102,7 @@ def in_words(cures: list[Cure]) -> list[str]:
             f"found to win more than {_WORTH} nats per row."
         ]
     return [
-        "What would help, and what it wins in nats per row:",
+        "What would help, and what it wins in nats per row with all else as it is:",
         *(
             f"{'>=' if cure.at_least else '':>4} {cure.nats:.2f} +- {cure.error:.2f}  {cure.why} "
             f"({cure.option})"
