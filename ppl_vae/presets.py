@@ -78,6 +78,16 @@ class Preset:
 # the intensities, which is what these sources minimize.
 _BITS = "pixels are drawn as bits afresh each epoch, in place of a cross entropy with intensities"
 
+_BURDA: Mapping[str, Any] = {
+    "likelihood": "bernoulli",
+    "latent_dim": 50,
+    "hidden": (200, 200),
+    "activation": "tanh",
+    "scale": "log_variance",
+    "heads": "separate",
+    "center": "feature",
+}
+
 PRESETS: Mapping[str, Preset] = {
     "keras-mlp": Preset(
         source="Chollet (2016), Building autoencoders in Keras",
@@ -192,15 +202,7 @@ PRESETS: Mapping[str, Preset] = {
     "burda-vae": Preset(
         source="Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, table 1",
         url="https://arxiv.org/abs/1509.00519",
-        vae={
-            "likelihood": "bernoulli",
-            "latent_dim": 50,
-            "hidden": (200, 200),
-            "activation": "tanh",
-            "scale": "log_variance",
-            "heads": "separate",
-            "center": "feature",
-        },
+        vae=_BURDA,
         fit={
             "epochs": 2800,
             "batch_size": 100,
@@ -218,6 +220,106 @@ PRESETS: Mapping[str, Preset] = {
             "weights start as PyTorch's, in place of Glorot's",
             "pixels' means are subtracted before the encoder",
         ),
+    ),
+    "burda-iwae": Preset(
+        source="Burda, Grosse & Salakhutdinov (2016), Importance weighted autoencoders, k = 50",
+        url="https://arxiv.org/abs/1509.00519",
+        vae=_BURDA,
+        fit={
+            "epochs": 500,
+            "batch_size": 100,
+            "learning_rate": 2e-3,
+            "schedule": "one_cycle",
+            "binarize": "dynamic",
+            "objective": "iwae:num_particles=50",
+        },
+        quantity="log_evidence",
+        published="-84.78",
+        num_samples=5000,
+        differs=(
+            "500 epochs of 100 rows a step, in place of 3280 of 20",
+            "one cycle of the learning rate, in place of a fall in eight stages",
+            "Adam's epsilon is 1e-8, in place of 1e-4",
+            "weights start as PyTorch's, in place of Glorot's",
+            "pixels' means are subtracted before the encoder",
+        ),
+    ),
+    "vamp": Preset(
+        source="Tomczak & Welling (2018), VAE with a VampPrior, one layer of latents",
+        url="https://arxiv.org/abs/1705.07120",
+        vae={
+            "likelihood": "bernoulli",
+            "latent_dim": 40,
+            "hidden": (300, 300),
+            "activation": "silu",
+            "scale": "log_variance",
+            "heads": "separate",
+            "prior": "vamp:components=500",
+        },
+        fit={
+            "epochs": 500,
+            "batch_size": 100,
+            "learning_rate": 1e-3,
+            "schedule": "one_cycle",
+            "binarize": "dynamic",
+            "objective": "beta:beta=1,warmup=0.2",
+        },
+        quantity="log_evidence",
+        published="-82.43",
+        num_samples=5000,
+        differs=(
+            "layers of SiLU, in place of gated ones",
+            "500 epochs with one cycle of the rate, in place of a constant one that stops early",
+            "all components have a weight that is learned, in place of one 500th",
+        ),
+    ),
+    "flow-prior": Preset(
+        source="Xu et al. (2019), On the necessity and effectiveness of learning the prior",
+        url="https://arxiv.org/abs/1905.13452",
+        vae={
+            "likelihood": "bernoulli",
+            "latent_dim": 40,
+            "network": "resnet:channels=(32,64),halved=true",
+            "scale": "log_variance",
+            "heads": "separate",
+            "prior": "flow:transforms=8,hidden=(256,256)",
+        },
+        fit={
+            "epochs": 100,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "schedule": "one_cycle",
+            "binarize": "dynamic",
+        },
+        quantity="log_evidence",
+        published="-78.49",
+        num_samples=1000,
+        differs=(
+            "a smaller residual network, of one block at each of two sizes",
+            "8 coupling transforms of the prior, and 100 epochs with one cycle of the rate",
+        ),
+    ),
+    "pyro-flow-prior": Preset(
+        source="Pyro (2023), Variational autoencoder with a normalizing flow prior",
+        url="https://pyro.ai/examples/vae_flow_prior.html",
+        vae={
+            "likelihood": "bernoulli",
+            "latent_dim": 16,
+            "hidden": (1024, 1024),
+            "activation": "relu",
+            "scale": "log_scale",
+            "heads": "joint",
+            "prior": "flow:kind=autoregressive,transforms=3,hidden=(256,256),activation=relu",
+        },
+        fit={
+            "epochs": 96,
+            "batch_size": 256,
+            "learning_rate": 1e-3,
+            "schedule": "constant",
+            "binarize": "threshold",
+        },
+        differs=("the flow starts as the identity",),
+        reports="a training loss of 63.1 nats per row after 24 minutes on a GPU",
     ),
     "beta-vae": Preset(
         source="Higgins et al. (2017), beta-VAE, 2D shapes of appendix A.1",

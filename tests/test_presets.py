@@ -14,13 +14,21 @@ from ppl_vae import PRESETS, VAE, fit, log_evidence
 def test_every_preset_learns(digits, name):
     preset = PRESETS[name]
     # Layers of 1200 units take minutes on a busy machine, and learn as smaller ones do.
-    choices = {"hidden": (100, 100)} if max(preset.vae["hidden"]) > 1000 else {}
+    choices = {}
+    if max(preset.vae.get("hidden", (0,))) > 1000:
+        choices["hidden"] = (100, 100)
+    if name == "flow-prior":
+        choices["network"] = "resnet:channels=(4,8),halved=true,width=32"
+    if name == "vamp":
+        choices["prior"] = "vamp:components=20"
     vae = VAE.from_config(preset.config(digits, **choices))
     bits = (digits > 0.5).float()
-    before = log_evidence(vae, bits[:100], num_samples=50, progress=False).elbo.mean()
+    before = log_evidence(vae, bits[:100], num_samples=50, progress=False).log_evidence.mean()
     options = {**preset.fit, "epochs": 8, "learning_rate": 3e-3, "batch_size": 50}
+    if name == "burda-iwae":
+        options["objective"] = "iwae:num_particles=5"
     result = fit(vae, digits, **options, progress=False)
-    after = log_evidence(vae, bits[:100], num_samples=50, progress=False).elbo.mean()
+    after = log_evidence(vae, bits[:100], num_samples=50, progress=False).log_evidence.mean()
     assert result.finite
     assert after > before + 1
 
@@ -41,6 +49,20 @@ def test_every_preset_learns(digits, name):
         (
             "burda-vae",
             785 * 200 + 201 * 200 + 2 * 201 * 50 + 51 * 200 + 201 * 200 + 201 * 784,
+        ),
+        (
+            "burda-iwae",
+            785 * 200 + 201 * 200 + 2 * 201 * 50 + 51 * 200 + 201 * 200 + 201 * 784,
+        ),
+        (
+            "vamp",
+            785 * 300 + 301 * 300 + 2 * 301 * 40 + 41 * 300 + 301 * 300 + 301 * 784
+            + 500 * 784 + 500,
+        ),
+        (
+            "pyro-flow-prior",
+            785 * 1024 + 1025 * 1024 + 1025 * 32 + 17 * 1024 + 1025 * 1024 + 1025 * 784
+            + 3 * (17 * 256 + 257 * 256 + 257 * 32),
         ),
         ("beta-vae", 785 * 1200 + 1201 * 1200 + 1201 * 20 + 11 * 1200 + 1201 * 1200 + 1201 * 784),
     ],
