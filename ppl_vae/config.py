@@ -18,7 +18,7 @@ from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
 from .rows import check_rows, to_float
-from .sources import in_memory
+from .sources import covariates_beside, in_memory
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "network": NETWORKS,
@@ -216,7 +216,7 @@ class VAEConfig(BaseModel):
         """
         if feature_names is None and hasattr(x, "columns"):
             feature_names = [str(name) for name in x.columns]
-        beside = getattr(x, "covariates", None) if hasattr(x, "x") else None
+        beside = covariates_beside(x)
         if beside is not None:
             choices.setdefault("covariate_dim", beside.shape[1])
         x = in_memory(x)

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from .intensities import binarize, to_float
-from .sources import ArrayLike, PackedBits, as_tensor, check_rows, read, source_of
+from .sources import (
+    ArrayLike,
+    PackedBits,
+    as_tensor,
+    check_rows,
+    covariates_beside,
+    read,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from .amortized import AmortizedModel
@@ -148,8 +156,8 @@ class Rows:
         else:
             self._source = source_of(x)
             self._index = range(self._source.shape[0] if self._source.shape else 0)
-            if covariates is None and isinstance(getattr(x, "x", None), Tensor):
-                covariates = getattr(x, "covariates", None)  # of a Dataset
+            if covariates is None:
+                covariates = covariates_beside(x)
         if covariates is not None:
             if self._covariates is not None:
                 raise ValueError("covariates were given twice: the rows have some; leave them out")

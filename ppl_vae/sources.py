@@ -7,6 +7,7 @@ __all__ = [
     "PackedBits",
     "as_tensor",
     "check_rows",
+    "covariates_beside",
     "in_memory",
     "read",
     "source_of",
@@ -50,7 +51,7 @@ def source_of(x: Any) -> Tensor | ArrayLike:
     >>> source_of(np.ones((3, 2))).dtype
     torch.float64
     """
-    if isinstance(getattr(x, "x", None), Tensor):  # a Dataset
+    if _is_dataset(x):
         x = x.x
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):
         x = _numbers(x)
@@ -66,6 +67,16 @@ def source_of(x: Any) -> Tensor | ArrayLike:
         f"x is a {type(x).__name__}; pass rows as a torch.Tensor, a NumPy or zarr array, a "
         "DataFrame or what load_data returns: of a DataLoader the tensor that it serves"
     )
+
+
+def covariates_beside(x: Any) -> Any:
+    """The covariates that a Dataset brings; None of anything else, or where it has none."""
+    return getattr(x, "covariates", None) if _is_dataset(x) else None
+
+
+def _is_dataset(x: Any) -> bool:
+    # A DataFrame may have a column called x, which is no tensor.
+    return isinstance(getattr(x, "x", None), Tensor)
 
 
 def in_memory(x: Any) -> Tensor:

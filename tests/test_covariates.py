@@ -7,6 +7,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -282,3 +283,21 @@ def test_a_changed_context_is_noticed(conditional, tmp_path):
         path.write_text(before)
     assert code == 2
     assert "was changed after the fit" in printed
+
+
+def test_both_parts_of_a_split_file_are_joined_with_all_beside_them(tmp_path):
+    x, kind = np.random.default_rng(0).normal(size=(30, 4)), np.array(["a", "b", "c"] * 10)
+    size = np.arange(30.0)[:, None]
+    parts = {"train": slice(0, 15), "test": slice(15, 30)}
+    arrays = {
+        f"{k}_{p}": a[rows] for k, a in {"x": x, "kind": kind}.items() for p, rows in parts.items()
+    }
+    np.savez(tmp_path / "cells.npz", factors=size[:15], **arrays)
+    data = load_data(tmp_path / "cells.npz", None, context="kind")
+    assert data.context["kind"].tolist() == kind.tolist()
+    assert len(data.factors["factor 0"]) == len(data.x)
+
+
+def test_a_table_with_columns_called_x_and_covariates_is_no_dataset():
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["x", "covariates"])
+    assert VAEConfig.for_data(frame).covariate_dim == 0

@@ -6,7 +6,7 @@ __all__ = ["load_data", "load_splits"]
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -322,15 +322,21 @@ def _join(train: Dataset, test: Dataset) -> Dataset:
         labels = np.concatenate([train.labels, test.labels])
     if train.covariates is not None and test.covariates is not None:
         covariates = torch.cat([train.covariates, test.covariates])
-    context = train.context and {
-        name: np.concatenate([values, (test.context or {})[name]])
-        for name, values in train.context.items()
-    }
+
+    def joined(
+        first: Mapping[str, np.ndarray] | None, second: Mapping[str, np.ndarray] | None
+    ) -> Mapping[str, np.ndarray] | None:
+        if first is None or second is None:
+            return None
+        shared = [name for name in first if name in second]
+        return {name: np.concatenate([first[name], second[name]]) for name in shared} or None
+
     return replace(
         train,
         x=torch.cat([train.x, test.x]),
         labels=labels,
         covariates=covariates,
-        context=context,
+        factors=joined(train.factors, test.factors),
+        context=joined(train.context, test.context),
         source=f"{train.source}; {test.source}",
     )
