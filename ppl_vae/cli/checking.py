@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -35,6 +35,9 @@ from .options import (
     writable,
 )
 from .printing import print_metrics
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 
 def evaluate(
@@ -178,12 +181,11 @@ def diagnose(
     from ..files import written_whole
     from ..pictures.checks import plot_calibration
     from ..rows import Rows
-    from ..run import Run, caveats
+    from ..run import caveats
     from ..trees.vae import write_datatree
     from ..workflow.diagnosis import diagnose as diagnosis_of
 
-    finished = Run(run)
-    writable(run, f"RUN is {str(run)!r}, which")
+    finished = _to_write_into(run)
     train, test = finished.splits()
     found = diagnosis_of(
         finished.vae(),
@@ -226,10 +228,8 @@ def pictures(
     """Draw the run's latent space: map, manifold, traversals and interpolation."""
     from ..files import written_whole
     from ..pictures import decoded, latents
-    from ..run import Run
 
-    finished = Run(run)
-    writable(run, f"RUN is {str(run)!r}, which")
+    finished = _to_write_into(run)
     vae, test = finished.vae(), finished.splits()[1]
     x = finished.rows(test)
     pair = None if which is None else numbers("--which", which)
@@ -257,14 +257,21 @@ def pictures(
 
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Write RUN/report.html: the run's story from data to verdict, in one file."""
-    from ..run import Run
     from ..run.report import write_report
 
-    finished = Run(run)
-    writable(run, f"RUN is {str(run)!r}, which")
+    finished = _to_write_into(run)
     path = write_report(finished.folder)
     if not quiet:
         typer.echo(f"Written to {path}")
+
+
+def _to_write_into(folder: Path) -> Run:
+    """The run in a folder, refused at the start where nothing could be written at the end."""
+    from ..run import Run
+
+    run = Run(folder)
+    writable(folder, f"RUN is {str(folder)!r}, which")
+    return run
 
 
 def _test_metrics(run: Path) -> dict[str, Any]:

@@ -8,17 +8,15 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..distributions import draw
-from ..progress import Progress
 from ..renamed import renamed
-from ..rows import Rows
-from .posterior import evaluating
+from ..rows import Batch, Rows
+from .posterior import map_posterior
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,8 +27,6 @@ _DRAWS, _MOST = 10_000, 20
 _MIXTURES = ((1, "full"), (8, "full"), (32, "diag"))
 # Rows from which on half of them are enough to fit a normal to.
 _FEWEST = 20
-# Rows whose posteriors are computed at once.
-_CHUNK = 1024
 
 
 @renamed(context="covariates")
@@ -71,7 +67,7 @@ def prior_gap(
     seed
         Decides the draws, the halves and where mixtures start.
     chunk_rows
-        Rows at a time; 1024 by default.
+        Rows at a time; by default at most 1024.
     progress
         Show how it goes on standard error.
 
@@ -94,6 +90,7 @@ def prior_gap(
 
     Examples
     --------
+    >>> import torch
     >>> from ppl_vae import VAE, VAEConfig
     >>> vae = VAE.from_config(VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,)))
     >>> gap = prior_gap(vae, (torch.rand(50, 8, 8) < 0.5).float(), progress=False)
@@ -104,13 +101,7 @@ def prior_gap(
 
     data = Rows.of(x, covariates)
     data.check(vae)
-    if chunk_rows is not None and chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
-    options: dict[str, Any] = {
-        "seed": seed,
-        "chunk_rows": chunk_rows or _CHUNK,
-        "progress": progress,
-    }
+    options: dict[str, Any] = {"seed": seed, "chunk_rows": chunk_rows, "progress": progress}
     z, log_prior = _draws(vae, data, **options)
     size = len(data)
     gain, mixtures = np.full(size, np.nan), list[str]()
@@ -132,20 +123,17 @@ def prior_gap(
     )
 
 
-def _draws(
-    vae: AmortizedModel, data: Rows, *, seed: int, chunk_rows: int, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _draws(vae: AmortizedModel, data: Rows, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     """Draws of q(z|x), (draw, row, latent), and their log p(z), (draw, row)."""
     num_draws = min(_MOST, max(1, _DRAWS // len(data)))
-    found: list[Tensor] = []
-    log_prior: list[Tensor] = []
-    with evaluating(vae, seed), Progress(len(data), "prior", show=progress) as bar:
-        for _, batch in data.chunks(chunk_rows, vae.like):
-            z = draw(vae.posterior(*batch), (num_draws,))
-            found.append(z.double().cpu())
-            log_prior.append(vae.prior_at(batch.covariates).log_prob(z).double().cpu())
-            bar.advance(len(batch.x))
-    return torch.cat(found, 1).numpy(), torch.cat(log_prior, 1).numpy()
+
+    def summary(q: Any, batch: Batch) -> dict[str, Tensor]:
+        z = draw(q, (num_draws,))
+        log_prior = vae.prior_at(batch.covariates).log_prob(z)
+        return {"z": z.double().transpose(0, 1), "log_prior": log_prior.double().T}
+
+    found = map_posterior(vae, data, summary, label="prior", **options)
+    return found["z"].swapaxes(0, 1), found["log_prior"].T
 
 
 def _crossed(z: np.ndarray, seed: int) -> tuple[np.ndarray, list[str]]:

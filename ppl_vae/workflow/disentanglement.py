@@ -21,16 +21,14 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import Rows, rows_within_budget
-from ..sink import MemorySink
+from ..rows import Rows
 from .factors import Factor, factors_of
 from .latents import draw, moments
-from .posterior import evaluating
+from .posterior import map_posterior
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_ENCODED_ROWS = 1024
 # A third of the rows is held out; of many rows as many are used as published studies use.
 _HELD_OUT = 1 / 3
 _TRAIN_ROWS = 10_000
@@ -151,8 +149,16 @@ def disentanglement(
             f"x has {len(data)} rows, too few to score; pass at least {_FEWEST_ROWS}, better 1,000"
         )
     known = factors_of(factors, len(data), categories=categories, bins=bins)
-    means, z = _encoded(vae, data, seed, chunk_rows, progress)
-    values = means if latents == "mean" else z
+    encoded = map_posterior(
+        vae,
+        data,
+        lambda q, _: {"mean": moments(q)[0], "draw": draw(q, (1,))[0]},
+        seed=seed,
+        chunk_rows=chunk_rows,
+        label="encode",
+        progress=progress,
+    )
+    means, values = (encoded[name].astype(np.float64) for name in ("mean", latents))
     variance = means.var(axis=0, ddof=1)
     active = variance > threshold
 
@@ -229,23 +235,6 @@ def disentanglement(
     for name in ("mutual_information", "entropy"):
         result[name].attrs["unit"] = "nats"
     return result
-
-
-def _encoded(
-    vae: AmortizedModel, data: Rows, seed: int, chunk_rows: int | None, progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of q(z|x) of each row, and a draw: shape ``(row, latent)`` each."""
-    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
-    size = size if chunk_rows else min(size, _ENCODED_ROWS)
-    sink = MemorySink(len(data))
-    with evaluating(vae, seed), Progress(len(data), "encode", show=progress) as bar:
-        for rows, batch in data.chunks(size, vae.like):
-            q = vae.posterior(*batch)
-            sink.write("mean", rows, moments(q)[0])
-            sink.write("z", rows, draw(q, (1,))[0])
-            bar.advance(len(batch.x))
-    arrays = sink.arrays()
-    return arrays["mean"].astype(np.float64), arrays["z"].astype(np.float64)
 
 
 def mutual_information(values: np.ndarray, levels: np.ndarray, bins: int = 20) -> np.ndarray:

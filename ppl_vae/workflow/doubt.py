@@ -13,6 +13,7 @@ from ..rows import Rows
 from .annealing import anneal
 from .missed import missed_mass
 from .sampling import REFINED_DRAWS, spread, stage_seed
+from .weights import EVIDENCE
 
 # Share of the rows asked that are contradicted, from which on no row is believed.
 _MANY = 0.2
@@ -110,9 +111,8 @@ def bound(
     options: dict[str, Any],
 ) -> None:
     """Bound log p(x) from both sides where the encoder's weights cannot."""
-    names = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
     mended = verdict[tried] == "refined"
-    for name in names if mended.any() else ():
+    for name in EVIDENCE if mended.any() else ():
         found[name][tried[mended]] = better[name][mended]
     left = np.isin(verdict, ["not", "not tried"]) & np.isfinite(found["log_evidence"])
     rows = spread(np.flatnonzero(left), annealed_rows)
@@ -123,5 +123,5 @@ def bound(
     except ValueError:  # q has no density but at its own draws
         return
     reached = annealed.weights_usable.values
-    for name in names:
+    for name in EVIDENCE:
         found[name][rows[reached]] = annealed[name].values[reached]

@@ -6,6 +6,7 @@ __all__ = [
     "Draws",
     "evaluating",
     "map_draws",
+    "map_posterior",
     "posterior_means",
     "sample_posterior",
     "sample_prior",
@@ -14,7 +15,7 @@ __all__ = [
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from ..amortized import AmortizedModel
 from ..isolation import isolated
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import Rows, rows_within_budget
+from ..rows import Batch, Rows, rows_within_budget
 from ..sink import MemorySink, Sink
 from ..sources import as_tensor
 from .latents import density, draw, moments
@@ -188,6 +189,31 @@ def sample_posterior(
     return draws.transpose("draw", "row", "latent")
 
 
+def map_posterior(
+    vae: AmortizedModel,
+    data: Rows,
+    summary: Callable[[Any, Batch], Mapping[str, Tensor]],
+    *,
+    seed: int,
+    chunk_rows: int | None,
+    label: str,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """Summaries of q(z|x) some rows at a time, at most 1024, without the decoder.
+
+    ``summary`` turns q(z|x) of a batch into tensors whose first dimension is the row.
+    """
+    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
+    size = size if chunk_rows else min(size, _MOMENT_ROWS)
+    sink = MemorySink(len(data))
+    with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
+        for rows, batch in data.chunks(size, vae.like):
+            for name, value in summary(vae.posterior(*batch), batch).items():
+                sink.write(name, rows, value)
+            bar.advance(len(batch.x))
+    return sink.arrays()
+
+
 def posterior_means(
     vae: AmortizedModel,
     x: Tensor | Rows,
@@ -199,16 +225,15 @@ def posterior_means(
     progress: bool = False,
 ) -> np.ndarray:
     """The mean of q(z|x) of each row, shape ``(row, latent)``; of draws where it has no formula."""
-    data = Rows.of(x, covariates)
-    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
-    size = size if chunk_rows else min(size, _MOMENT_ROWS)
-    sink = MemorySink(len(data))
-    with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
-        for rows, batch in data.chunks(size, vae.like):
-            mean, _ = moments(vae.posterior(*batch))
-            sink.write("mean", rows, mean)
-            bar.advance(len(batch.x))
-    return sink.arrays()["mean"]
+    return map_posterior(
+        vae,
+        Rows.of(x, covariates),
+        lambda q, _: {"mean": moments(q)[0]},
+        seed=seed,
+        chunk_rows=chunk_rows,
+        label=label,
+        progress=progress,
+    )["mean"]
 
 
 @renamed(context="covariates")

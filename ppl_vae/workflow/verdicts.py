@@ -19,7 +19,7 @@ from .missed import hidden_modes
 from .posterior import Draws, map_draws
 from .refinement import refine
 from .sampling import REFINED_DRAWS, spread, stage_seed
-from .weights import average_weight
+from .weights import EVIDENCE, average_weight
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -37,7 +37,6 @@ _MORE = 4
 _BUDGET = 10**9
 # Draws that log p(x) of rows that needed many is estimated with, at most.
 _ESTIMATED = 8000
-_EVIDENCE = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
 # Results of refined rows, and what the judgement of their draws calls them.
 _OF_REFINED = {
     "kl_refined": "kl",
@@ -283,7 +282,7 @@ def _refined(
         "mean": mean,
         "covariance": np.einsum("sri,srj->rij", away, away) / len(z),
         "pareto_k_redrawn": of_rows["pareto_k_before"].values,
-        **{name: value.numpy() for name, value in evidence.items() if name in _EVIDENCE},
+        **{name: value.numpy() for name, value in evidence.items() if name in EVIDENCE},
     }
 
 

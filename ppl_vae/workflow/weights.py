@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["average_chains", "average_weight", "evidence_dataset"]
+__all__ = ["EVIDENCE", "average_chains", "average_weight", "evidence_dataset"]
 
 import math
 from collections.abc import Mapping
@@ -17,6 +17,8 @@ from .khat import generalized_pareto, khat, largest_weights, reliable_khat
 if TYPE_CHECKING:
     import xarray as xr
 
+# What is said of log p(x) itself: the estimate, its error, and the ends of its interval.
+EVIDENCE = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
 # Roundings of a log-density, a sum of many terms, that intervals allow for.
 _ROUNDINGS = 16.0
 _NORMAL = 1.959964  # the standard normal leaves 2.5 % beyond it on each side
