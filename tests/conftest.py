@@ -1,8 +1,10 @@
 """What every test starts from."""
 
 import importlib
+import io
 import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pyro
@@ -67,16 +69,23 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run `ppl-vae ...` in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def run_command():
+    """Run `ppl-vae ...` in the current folder: exit code, standard output, standard error."""
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
+        out, error = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
+            patch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
+            with pytest.raises(SystemExit) as exit_:
+                main()
+        return exit_.value.code or 0, out.getvalue(), error.getvalue()
 
     return run
+
+
+@pytest.fixture
+def command(run_command, monkeypatch, tmp_path):
+    """The same in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return run_command

@@ -195,7 +195,7 @@ def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
         patch.setattr(module, "evaluate", interrupted)
         code, _, err = command("fit", *QUICK, "--out", "run")
     assert code == 130
-    assert err == "ppl-vae: interrupted; an unfinished fit goes on with --resume\n"
+    assert err == "ppl-vae: interrupted; the fit in 'run.partial' goes on with --resume\n"
     assert [p.name for p in tmp_path.iterdir()] == ["run.partial"]
     code, _, err = command("fit", *QUICK, "--out", "run")
     assert code == 2

@@ -1,10 +1,7 @@
 """Covariates from columns: how they are coded, and what every command makes of them."""
 
 import csv
-import io
 import json
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -12,7 +9,6 @@ import pytest
 import torch
 
 from ppl_vae import VAE, Coding, VAEConfig, fit, load_data, log_evidence
-from ppl_vae.cli import main
 from ppl_vae.data import load_splits
 from ppl_vae.run import Run
 
@@ -164,42 +160,31 @@ def test_a_dataset_brings_its_covariates(table):
     np.testing.assert_array_equal(*both)
 
 
-def run_command(*arguments):
-    """Run `ppl-vae ...`: the exit code, and standard output, or standard error where it fails."""
-    out, error, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
-        patch.setattr(sys, "argv", ["ppl-vae", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code or 0
-    return code, (error if code else out).getvalue()
-
-
 @pytest.fixture(scope="module")
-def conditional(tmp_path_factory):
+def conditional(run_command, tmp_path_factory):
     """A run that is conditional on island and year."""
     folder = tmp_path_factory.mktemp("conditional")
     path = write(folder / "birds.csv", rows(300))
     arguments = (
         *("fit", path, "--context", "island", "--context", "year", "--out", folder / "run"),
         *("--prior", "conditional:hidden=(8,)", "--latent-dim", 2, "--epochs", 20, "--hidden", 16),
-        *("--draws", 100, "--json"),
+        *("--draws", 100),
     )
-    code, printed = run_command(*arguments)
-    assert code == 0, printed
+    code, printed, error = run_command(*arguments)
+    assert code == 0, error
+    assert "birds.csv: 240 rows to fit to, conditional on island, year\n" in printed
     return folder
 
 
-def test_the_command_line_says_what_python_says(conditional):
+def test_the_command_line_says_what_python_says(run_command, conditional):
     """The evidence of test rows is that of the same VAE given the same covariates."""
     run = Run(conditional / "run")
     train, test = load_splits(conditional / "birds.csv", context=["island", "year"])
     assert run.codings == train.codings
     vae = run.vae()
     assert vae.config.covariate_dim == 4
-    code, printed = run_command("evaluate", conditional / "run", "--draws", 100, "--json")
-    assert code == 0, printed
+    code, printed, error = run_command("evaluate", conditional / "run", "--draws", 100, "--json")
+    assert code == 0, error
     found = json.loads(printed)["log_evidence"]["nats_per_row"]
     options = {"num_samples": 100, "progress": False}
     given = log_evidence(vae, test.x, covariates=test.covariates, **options)
@@ -209,7 +194,7 @@ def test_the_command_line_says_what_python_says(conditional):
     assert wrong.log_evidence.mean() < given.log_evidence.mean() - 1
 
 
-def test_encode_takes_columns_by_name(conditional, tmp_path):
+def test_encode_takes_columns_by_name(run_command, conditional, tmp_path):
     import xarray as xr
 
     trees = []
@@ -217,36 +202,41 @@ def test_encode_takes_columns_by_name(conditional, tmp_path):
         [("mass", "island", "bill", "year"), ("year", "bill", "island", "mass")]
     ):
         path = write(tmp_path / f"new{i}.csv", rows(20, seed=5), names)
-        code, printed = run_command(
+        code, _, error = run_command(
             "encode", conditional / "run", path, "--out", tmp_path / f"new{i}.nc"
         )
-        assert code == 0, printed
+        assert code == 0, error
         trees.append(xr.open_datatree(tmp_path / f"new{i}.nc").load())
     assert trees[0]["sample_stats"].equals(trees[1]["sample_stats"])
+    # What the draws are given is beside them, by name.
+    data = load_data(tmp_path / "new0.csv", None, context=Run(conditional / "run").codings)
+    given = trees[0]["constant_data"]["covariates"]
+    assert given.covariate.values.tolist() == list(data.covariate_names)
+    np.testing.assert_array_equal(given, data.covariates)
     lost = write(tmp_path / "lost.csv", rows(20), ("mass", "bill", "year"))
-    code, printed = run_command("encode", conditional / "run", lost, "--out", tmp_path / "lost.nc")
+    code, _, error = run_command("encode", conditional / "run", lost, "--out", tmp_path / "lost.nc")
     assert code == 2
-    assert "context='island' is no column of" in printed
-    assert len(printed.splitlines()) == 1
+    assert "context='island' is no column of" in error
+    assert len(error.splitlines()) == 1
     new = write(tmp_path / "level.csv", [{**row, "island": "Anvers"} for row in rows(20)])
-    code, printed = run_command("encode", conditional / "run", new, "--out", tmp_path / "level.nc")
+    code, _, error = run_command("encode", conditional / "run", new, "--out", tmp_path / "level.nc")
     assert code == 2
-    assert "'Anvers' in row 0" in printed
+    assert "'Anvers' in row 0" in error
 
 
-def test_draws_are_conditional(conditional, tmp_path):
+def test_draws_are_conditional(run_command, conditional, tmp_path):
     out = tmp_path / "draws.npz"
     arguments = ("sample", conditional / "run", "--num-samples", 200, "--out", out)
-    code, printed = run_command(*arguments)
-    assert code == 0, printed
+    code, _, error = run_command(*arguments)
+    assert code == 0, error
     mixed = np.load(out)
     assert mixed["x"].shape == (200, 2)
     assert len(np.unique(mixed["covariates"], axis=0)) > 4
     means = {}
     for island in ("Dream", "Biscoe"):
         given = ("--context", f"island={island}", "--context", "year=2008", "--force")
-        code, printed = run_command(*arguments, *given)
-        assert code == 0, printed
+        code, _, error = run_command(*arguments, *given)
+        assert code == 0, error
         means[island] = np.load(out)["x"][:, 0].mean()
     assert means["Dream"] - means["Biscoe"] > 2.5  # 5 in truth, of 200 draws of sd 1
     for wrong, message in (
@@ -255,21 +245,61 @@ def test_draws_are_conditional(conditional, tmp_path):
         (("--context", "island=Anvers", "--context", "year=2008"), "'Anvers' in row 0"),
         (("--context", "island=Dream", "--context", "year=soon"), "year is a number"),
     ):
-        code, printed = run_command(*arguments, *wrong, "--force")
+        code, _, error = run_command(*arguments, *wrong, "--force")
         assert code == 2
-        assert message in printed
+        assert message in error
 
 
-def test_pictures_and_report_of_a_conditional_run(conditional):
-    code, printed = run_command("pictures", conditional / "run")
-    assert code == 0, printed
+def test_pictures_and_report_of_a_conditional_run(run_command, conditional):
+    code, _, error = run_command("pictures", conditional / "run")
+    assert code == 0, error
     assert (conditional / "run" / "traversals.png").stat().st_size > 0
-    code, printed = run_command("report", conditional / "run")
-    assert code == 0, printed
+    code, _, error = run_command("report", conditional / "run")
+    assert code == 0, error
     assert "conditional on island, year" in (conditional / "run" / "report.html").read_text()
 
 
-def test_a_changed_context_is_noticed(conditional, tmp_path):
+def test_diagnose_a_conditional_run(run_command, conditional):
+    import xarray as xr
+
+    code, printed, error = run_command("diagnose", conditional / "run", "--draws", 60)
+    assert code == 0, error
+    assert "Which of 60 rows can be believed" in printed
+    found = xr.open_datatree(conditional / "run" / "diagnosis.nc").load()
+    vae, test = Run(conditional / "run").vae(), Run(conditional / "run").splits()[1]
+    exact = log_evidence(vae, test, num_samples=4000, seed=5, progress=False)
+    difference = found["rows"].log_evidence.values - exact.log_evidence.values
+    assert abs(difference.mean()) < 0.1  # with another row's covariates it is off by more than 1
+
+
+def test_resume_a_conditional_run(run_command, conditional, tmp_path, monkeypatch):
+    """It ends as it would have in one piece, and goes on with no other context."""
+    import ppl_vae.run.folder as module
+
+    fit_it = ("fit", conditional / "birds.csv", "--out", tmp_path / "run", "--latent-dim", 2)
+    fit_it = (*fit_it, "--epochs", 4, "--hidden", 8, "--draws", 50, "--quiet")
+    context = ("--context", "island", "--context", "year")
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", interrupted)
+        assert run_command(*fit_it, *context)[0] == 130
+    swapped = ("--context", "year", "--context", "island")
+    code, _, error = run_command(*fit_it, *swapped, "--resume")
+    assert code == 2
+    assert "is of another fit: data was" in error
+    assert run_command(*fit_it, *context, "--resume") == (0, "", "")
+    resumed = Run(tmp_path / "run")
+    assert [coding.name for coding in resumed.codings] == ["island", "year"]
+    weights = resumed.vae().state_dict()
+    assert run_command(*fit_it, *context, "--force") == (0, "", "")
+    for name, weight in resumed.vae().state_dict().items():
+        assert weight.equal(weights[name])
+
+
+def test_a_changed_context_is_noticed(run_command, conditional, tmp_path):
     path = conditional / "birds.csv"
     before = path.read_text()
     lines = before.splitlines()
@@ -278,11 +308,11 @@ def test_a_changed_context_is_noticed(conditional, tmp_path):
     assert lines != before.splitlines()
     path.write_text("\n".join(lines) + "\n")
     try:
-        code, printed = run_command("evaluate", conditional / "run")
+        code, _, error = run_command("evaluate", conditional / "run")
     finally:
         path.write_text(before)
     assert code == 2
-    assert "was changed after the fit" in printed
+    assert "was changed after the fit" in error
 
 
 def test_both_parts_of_a_split_file_are_joined_with_all_beside_them(tmp_path):

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from . import checking, fitting
-from .printing import fail, one_line
+from .printing import INTERRUPTED, fail, one_line, way_on
 
-# Exit codes by which shells report a process ended by SIGINT and by SIGTERM.
-_INTERRUPTED, _TERMINATED = 130, 143
+# The exit code by which shells report a process ended by SIGTERM.
+_TERMINATED = 143
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,9 +63,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False) or 0
     except (typer.Abort, KeyboardInterrupt):
-        code = _INTERRUPTED
-    except _Terminated:
-        fail("terminated; an unfinished fit goes on with --resume", code=_TERMINATED)
+        code = INTERRUPTED
+    except _Terminated as stop:
+        fail(f"terminated{way_on(stop)}", code=_TERMINATED)
     except BrokenPipeError:  # whoever reads what is printed has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -80,6 +80,6 @@ def main() -> None:
         if not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
         fail("there is not enough memory; ask for less, with --hidden, --draws or --batch-size")
-    if code == _INTERRUPTED:
-        fail("interrupted; an unfinished fit goes on with --resume", code=_INTERRUPTED)
+    if code == INTERRUPTED:
+        fail("interrupted", code=INTERRUPTED)
     sys.exit(code)

@@ -160,6 +160,7 @@ def encode(
         num_samples=draws,
         labels=rows.labels,
         feature_names=rows.feature_names,
+        covariate_names=rows.covariate_names,
         groups=("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data"),
         seed=seed,
         progress=not quiet,

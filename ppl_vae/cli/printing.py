@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["course", "fail", "one_line", "print_metrics", "published", "quantities"]
+__all__ = [
+    "INTERRUPTED",
+    "course",
+    "fail",
+    "one_line",
+    "print_metrics",
+    "published",
+    "quantities",
+    "way_on",
+]
 
 import errno
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from ..presets import Preset
+
+# The exit code by which shells report a process ended by SIGINT.
+INTERRUPTED = 130
 
 
 def published(preset: Preset) -> str:
@@ -47,10 +59,16 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """End with one line on standard error."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"ppl-vae: {message}")
     sys.exit(code)
+
+
+def way_on(stop: BaseException) -> str:
+    """What follows the reason for which a run was ended, where it can be resumed."""
+    folder = getattr(stop, "unfinished", None)
+    return f"; the fit in {str(folder)!r} goes on with --resume" if folder else ""
 
 
 def quantities(metrics: dict[str, Any]) -> dict[str, str]:

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from ..files import written_whole
 from ..presets import PRESETS
-from ..run import Finished, Recipe, finite_json, free_folder, make_run, words
-from .printing import course, fail, print_metrics, quantities
+from ..run import Finished, Recipe, Run, finite_json, free_folder, make_run, words
+from .printing import INTERRUPTED, course, fail, print_metrics, quantities, way_on
 
 
 def made(
@@ -35,7 +35,10 @@ def made(
     with warnings.catch_warnings():
         # The stop reason is printed, with the rest.
         warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
-        return make_run(recipe, out, force=force, resume=resume, progress=progress)
+        try:
+            return make_run(recipe, out, force=force, resume=resume, progress=progress)
+        except KeyboardInterrupt as stop:  # typer keeps no more of it than the exit code
+            fail(f"interrupted{way_on(stop)}", code=INTERRUPTED)
 
 
 def _unfinished(name: str) -> Path:
@@ -61,8 +64,10 @@ def print_run(finished: Finished, preset: str | None, *, as_json: bool, quiet: b
     elif not quiet:
         console = Console(markup=False, highlight=False)
         reason = config.reason or f"as preset {preset}"
+        given = ", ".join(coding.name for coding in Run(out).codings)
         console.print(
-            f"{metrics['data']['source']}: {metrics['data']['train_rows']} rows to fit to\n"
+            f"{metrics['data']['source']}: {metrics['data']['train_rows']} rows to fit to"
+            f"{f', conditional on {given}' if given else ''}\n"
             f"{config.choice('likelihood')} likelihood, {reason}\n"
             f"{config.latent_dim} latents, prior {config.choice('prior')}, guide "
             f"{config.choice('guide')}, network {config.choice('network')}\n"

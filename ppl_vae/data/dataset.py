@@ -58,6 +58,11 @@ class Dataset:
     covariates: Tensor | None = None
     codings: tuple[Coding, ...] = ()
 
+    @property
+    def covariate_names(self) -> tuple[str, ...] | None:
+        """One name for each covariate; None where there are none."""
+        return tuple(name for coding in self.codings for name in coding.names) or None
+
     def at(self, rows: np.ndarray) -> Dataset:
         """The rows at some indices, with all that is known of them."""
         kept = torch.from_numpy(rows)

@@ -318,6 +318,7 @@ def _afterwards(
             covariates=given if given is None else given[some],
             labels=None if test.labels is None else test.labels[some],
             feature_names=test.feature_names,
+            covariate_names=test.covariate_names,
             history=made.result.history,
             progress=progress,
         )

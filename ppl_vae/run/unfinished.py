@@ -56,7 +56,8 @@ def unfinished(out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished]:
     The folder is ``out`` with ``.partial`` behind its name, locked against other processes. With
     ``force`` it replaces a run folder, of which only what runs write is removed. A folder that
     somebody else makes at ``out`` meanwhile stays as it is, and the run goes to the next free
-    name, with a warning.
+    name, with a warning. What ends the block early has the folder as its attribute ``unfinished``
+    where there is something to resume.
 
     Raises
     ------
@@ -94,9 +95,11 @@ def unfinished(out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished]:
         work = Unfinished(out, partial)
         try:
             yield work
-        except BaseException:
+        except BaseException as stop:
             # Without a checkpoint there is nothing to resume.
-            if not (partial / _CHECKPOINT).exists():
+            if (partial / _CHECKPOINT).exists():
+                stop.unfinished = partial  # type: ignore[attr-defined]
+            else:
                 _remove(partial)
             raise
         if os.path.lexists(out) and _identity(out) != there:

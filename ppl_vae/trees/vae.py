@@ -59,6 +59,7 @@ def to_datatree(
     num_samples: int = 200,
     labels: Sequence[Any] | np.ndarray | None = None,
     feature_names: Sequence[str] | None = None,
+    covariate_names: Sequence[str] | None = None,
     history: xr.Dataset | None = None,
     groups: Sequence[str] = GROUPS,
     seed: int = 0,
@@ -74,13 +75,15 @@ def to_datatree(
     x
         Rows, shape ``(row, *event)``.
     covariates
-        Shape ``(row, covariate)``, for a conditional VAE.
+        Shape ``(row, covariate)``, for a conditional VAE; kept in ``constant_data``.
     num_samples
         Draws for each row, and from the prior.
     labels
         One for each row, kept in ``constant_data``.
     feature_names
         Coordinates of one-dimensional rows.
+    covariate_names
+        Coordinates of covariates.
     history
         ``FitResult.history``, kept as ``fit_history``.
     groups
@@ -161,8 +164,11 @@ def to_datatree(
         made["posterior"] = {"z": arrays["z"]}
     if "posterior_predictive" in groups:
         made["posterior_predictive"] = {"x": arrays["x"]}
-    if "constant_data" in groups and labels is not None:
-        made["constant_data"] = {"label": np.asarray(labels)}
+    beside = {} if labels is None else {"label": np.asarray(labels)}
+    if data.covariates is not None:
+        beside["covariates"] = data.covariates.numpy(force=True)
+    if beside:
+        made["constant_data"] = beside
     if "prior" in groups or "prior_predictive" in groups:
         z, x_drawn = sample_prior(
             vae, covariates=data.covariates, num_samples=num_samples, seed=seed
@@ -178,7 +184,14 @@ def to_datatree(
     }
     if feature_names is not None:
         coords["feature"] = list(feature_names)
-    per_row = {"z": ["row", "latent"], "x": ["row", *event], **row_dims}
+    if covariate_names is not None:
+        coords["covariate"] = list(covariate_names)
+    per_row = {
+        "z": ["row", "latent"],
+        "x": ["row", *event],
+        "covariates": ["row", "covariate"],
+        **row_dims,
+    }
     prior_has_rows = data.covariates is not None
     prior_dims = per_row if prior_has_rows else {"z": ["latent"], "x": list(event)}
     tree = xr.DataTree()
