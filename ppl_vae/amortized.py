@@ -35,9 +35,9 @@ class AmortizedModel(nn.Module, abc.ABC):
     blocks of it. Evidence, calibration, refinement, pictures and DataTrees ask for the methods
     below and for nothing else, so that a model which answers them can be checked.
 
-    A subclass says ``event_shape``, ``latent_names``, :meth:`posterior`, :meth:`prior_at` and
-    :meth:`likelihood`, and its ``model`` and ``guide``, Pyro programs of the same distributions.
-    The other methods follow from these.
+    A subclass says ``event_shape``, ``latent_names``, :meth:`posterior`, :meth:`prior_at`,
+    :meth:`likelihood` and :meth:`check`; the other methods follow from these. To be fitted it has
+    ``model`` and ``guide`` too, Pyro programs of the same distributions.
 
     Attributes
     ----------
@@ -48,6 +48,31 @@ class AmortizedModel(nn.Module, abc.ABC):
         ``("z2[0]", ..., "z1[0]", ...)``.
     missing
         Whether rows may have missing entries (NaN), which the likelihood leaves out.
+
+    Examples
+    --------
+    Factor analysis with one factor, whose posterior has a formula:
+
+    >>> import pyro.distributions as dist
+    >>> from ppl_vae import log_evidence
+    >>> class OneFactor(AmortizedModel):
+    ...     event_shape, latent_names = (3,), ("z[0]",)
+    ...
+    ...     def posterior(self, x, covariates=None):
+    ...         return dist.Normal(x.sum(-1, keepdim=True) / 4, 0.5).to_event(1)
+    ...
+    ...     def prior_at(self, covariates=None):
+    ...         return dist.Normal(torch.zeros(1), 1.0).to_event(1)
+    ...
+    ...     def likelihood(self, z, covariates=None, observed=None):
+    ...         return dist.Normal(z.expand(*z.shape[:-1], 3), 1.0).to_event(1)
+    ...
+    ...     def check(self, x, covariates=None, *, name="x"):
+    ...         if x.shape[1:] != self.event_shape:
+    ...             raise ValueError(f"{name} has rows of shape {tuple(x.shape[1:])}; expected 3")
+    >>> found = log_evidence(OneFactor(), torch.randn(10, 3), progress=False)
+    >>> found.pareto_k.max().item()
+    0.0
     """
 
     event_shape: tuple[int, ...]
@@ -78,9 +103,9 @@ class AmortizedModel(nn.Module, abc.ABC):
     def likelihood(
         self, z: Tensor, covariates: Tensor | None = None, observed: Tensor | None = None
     ) -> TorchDistributionMixin:
-        """p(x|z) of latents ``(*draw, row, latent)``: batch ``(*draw, row)``, event ``(*event,)``.
+        """p(x|z) of latents ``(*draw, row, latent)``: batch ``(*draw, row)``, and the event's.
 
-        Entries where ``observed`` (row, *event) is false are left out of its log-probability.
+        Entries where ``observed``, ``(row, *event)``, is false do not count.
         """
 
     @property
@@ -90,12 +115,12 @@ class AmortizedModel(nn.Module, abc.ABC):
 
     @property
     def center(self) -> Tensor:
-        """Where the data lie, for pictures: a number, or one for each entry of a row."""
+        """Where the data lie, for pictures; a number, or one for each entry of a row."""
         return torch.zeros(()).to(self.like)
 
     @property
     def spread(self) -> Tensor:
-        """How far the data spread, for pictures: a number, or one for each entry of a row."""
+        """How far the data spread, for pictures; a number, or one for each entry of a row."""
         return torch.ones(()).to(self.like)
 
     @property
@@ -202,7 +227,8 @@ class AmortizedModel(nn.Module, abc.ABC):
         """How far up in its ancestry a method is defined; -1 on the object itself."""
         if name in self.__dict__:
             return -1
-        return next(i for i, kind in enumerate(type(self).__mro__) if name in kind.__dict__)
+        ancestry = type(self).__mro__
+        return next((i for i, kind in enumerate(ancestry) if name in kind.__dict__), len(ancestry))
 
     def _block(self, rows: int) -> int:
         """How many draws the decoder is given at once."""

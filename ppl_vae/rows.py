@@ -81,7 +81,7 @@ def rows_within_budget(
 
 
 class Batch(NamedTuple):
-    """Some rows as a model reads them: ``x`` (row, *event) and ``covariates`` (row, covariate)."""
+    """Some rows as a model reads them: ``x``, and ``covariates`` of shape ``(row, covariate)``."""
 
     x: Tensor
     covariates: Tensor | None

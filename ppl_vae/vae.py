@@ -111,12 +111,12 @@ class VAE(AmortizedModel):
 
     @property
     def center(self) -> Tensor:
-        """Where the data lie: the decoder's ``center``, or zero if it has none."""
+        """Where the data lie; the decoder's ``center``, or zero if it has none."""
         return getattr(self.decoder, "center", super().center)
 
     @property
     def spread(self) -> Tensor:
-        """How far the data spread: the decoder's ``spread``, or one if it has none."""
+        """How far the data spread; the decoder's ``spread``, or one if it has none."""
         return getattr(self.decoder, "spread", super().spread)
 
     @property

@@ -46,6 +46,15 @@ class Dataset:
     codings
         How each column of ``context`` became numbers. ``load_data(..., context=data.codings)``
         codes other rows alike.
+
+    Examples
+    --------
+    >>> from ppl_vae import load_data
+    >>> data = load_data("digits", "test")
+    >>> data
+    Dataset('digits', x=(359, 8, 8) torch.float32, labels=10 distinct)
+    >>> data.at(np.flatnonzero(data.labels == 3)).x.shape
+    torch.Size([28, 8, 8])
     """
 
     name: str

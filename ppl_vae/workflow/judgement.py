@@ -83,19 +83,21 @@ def judge(
 
     Returns
     -------
-    Shape ``(row,)``:
+    dict
+        Of shape ``(row,)``:
 
-    - ``kl``, log p(x) minus ELBO, and ``kl_error``, nats;
-    - of the latent that is furthest off, ``raw_mean_off`` (posterior sds), ``raw_sd_off``
-      (logarithm of q's sd over the posterior's) and ``raw_interval_off`` (posterior mass, less
-      that of q, within 1.64 of q's sds), each with its ``..._error``;
-    - ``weighted_mean_error`` (posterior sds) and ``weighted_sd_error`` (relative): standard errors
-      of averages under the weights, the largest of all latents; and ``weighted_mean_typical``, the
-      first as the median batch of 2000 draws foresees it, which is the one that decides: heavy
-      weights have a variance of a few draws, another one for every seed;
-    - ``relative_ess``, ``pareto_k``, ``pareto_k_error`` and ``pareto_k_threshold``;
-    - ``raw_close`` and ``weights_usable``: 1 where shown, -1 where refuted or never shown, 0 where
-      open; ``raw_far``, whether raw averages were shown to be off.
+        - ``kl``, log p(x) minus ELBO, and ``kl_error``, nats;
+        - of the latent that is furthest off, ``raw_mean_off`` (posterior sds), ``raw_sd_off``
+          (logarithm of q's sd over the posterior's) and ``raw_interval_off`` (posterior mass,
+          less that of q, within 1.64 of q's sds), each with its ``..._error``;
+        - ``weighted_mean_error`` (posterior sds) and ``weighted_sd_error`` (relative): standard
+          errors of averages under the weights, the largest of all latents; and
+          ``weighted_mean_typical``, the first as the median batch of 2000 draws foresees it,
+          which is the one that decides: heavy weights have a variance of a few draws, another one
+          for every seed;
+        - ``relative_ess``, ``pareto_k``, ``pareto_k_error`` and ``pareto_k_threshold``;
+        - ``raw_close`` and ``weights_usable``: 1 where shown, -1 where refuted or never shown, 0
+          where open; ``raw_far``, whether raw averages were shown to be off.
     """
     size, _, latents = z.shape
     k, k_error, threshold = _tail(log_weight, dtype)

@@ -48,6 +48,20 @@ class Decoder(nn.Module, abc.ABC):
         The same in words, for messages.
     outputs
         Real numbers that the network returns for an entry.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist
+    >>> from ppl_vae import MLP
+    >>> class ExponentialDecoder(Decoder):
+    ...     support = constraints.positive
+    ...     accepts = "positive real numbers"
+    ...
+    ...     def likelihood(self, raw):
+    ...         return dist.Exponential(raw.clamp(-15.0, 15.0).exp())
+    >>> decoder = ExponentialDecoder(MLP((2,), hidden=(8,), out_shape=(6,)), event_shape=(6,))
+    >>> decoder(torch.zeros(10, 2)).event_shape
+    torch.Size([6])
     """
 
     support: ClassVar[constraints.Constraint]

@@ -40,6 +40,22 @@ class Encoder(nn.Module, abc.ABC):
     ValueError
         If the network does not say how many features it returns, or, with ``missing``, what it
         reads.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist
+    >>> import torch
+    >>> from ppl_vae import MLP
+    >>> class UnitEncoder(Encoder):
+    ...     def __init__(self, network, latent_dim, **inputs):
+    ...         super().__init__(network, latent_dim, **inputs)
+    ...         self.loc = nn.Linear(self.width, latent_dim)
+    ...
+    ...     def posterior(self, features):
+    ...         return dist.Normal(self.loc(features), 1.0).to_event(1)
+    >>> encoder = UnitEncoder(MLP((4,), hidden=(8,)), latent_dim=2)
+    >>> encoder(torch.zeros(10, 4)).batch_shape
+    torch.Size([10])
     """
 
     def __init__(

@@ -29,6 +29,19 @@ class Network(abc.ABC):
     own defaults, which may depend on the shape of a row. What it builds are plain modules, with
     no probability in them, called with a batch of any number of rows in one dimension, and with
     covariates as a second argument where there are some.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from ppl_vae import MLP
+    >>> class Narrow(Network):
+    ...     def reader(self, in_shape, *, covariate_dim=0):
+    ...         return MLP(in_shape, hidden=(8,), covariate_dim=covariate_dim)
+    ...
+    ...     def writer(self, latent_dim, out_shape, *, covariate_dim=0):
+    ...         return MLP((latent_dim,), (8,), out_shape=out_shape, covariate_dim=covariate_dim)
+    >>> Narrow().writer(2, (5, 5))(torch.zeros(10, 2)).shape
+    torch.Size([10, 5, 5])
     """
 
     @abc.abstractmethod

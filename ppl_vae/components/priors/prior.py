@@ -19,6 +19,15 @@ class Prior(nn.Module, abc.ABC):
     ----------
     latent_dim
         The number of latents.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist
+    >>> class Laplace(Prior):
+    ...     def forward(self, covariates=None):
+    ...         return dist.Laplace(0.0, 1.0).expand([self.latent_dim]).to_event(1)
+    >>> Laplace(3)().sample((5,)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, latent_dim: int) -> None:

@@ -326,4 +326,15 @@ class CompiledTrace_ELBO(_Compiled, Trace_ELBO):  # noqa: N801  named as in Pyro
 
 
 class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
-    """Pyro's ``TraceMeanField_ELBO``, compiled; see :class:`CompiledTrace_ELBO`."""
+    """Pyro's ``TraceMeanField_ELBO``, compiled; see :class:`CompiledTrace_ELBO`.
+
+    Examples
+    --------
+    >>> from pyro.infer import SVI
+    >>> from ppl_vae import VAE, VAEConfig
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)))
+    >>> adam = pyro.optim.Adam({"lr": 0.01})
+    >>> svi = SVI(vae.model, vae.guide, adam, CompiledTraceMeanField_ELBO())
+    >>> losses = [svi.step(torch.ones(10, 4)) for _ in range(5)]
+    >>> pyro.clear_param_store()
+    """

@@ -97,6 +97,16 @@ class RowObjective(ELBO, abc.ABC):
     -----
     It is recorded as it stands: no number is taken out of a tensor, and what changes from step to
     step is a tensor.
+
+    Examples
+    --------
+    >>> from ppl_vae import VAE, VAEConfig, fit
+    >>> class Tempered(RowObjective):
+    ...     def by_row(self, terms, num_rows):
+    ...         return (0.5 * terms.log_likelihood - terms.log_ratio).mean(0)
+    >>> vae = VAE.from_config(VAEConfig(event_shape=(4,), latent_dim=2, hidden=(8,)))
+    >>> fit(vae, torch.ones(20, 4), epochs=2, objective=Tempered(), progress=False).stop_reason
+    'all 2 epochs done'
     """
 
     separable = True

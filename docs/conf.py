@@ -1,0 +1,189 @@
+"""How the documentation is built: ``python -m sphinx -W docs OUT``.
+
+The build needs no network. ``PPL_VAE_INTERSPHINX=1`` reads the inventories of Pyro, PyTorch, ArviZ
+and xarray as well, so that their names become links.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import typer
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.util.nodes import make_refnode
+from typer.cli import get_docs_for_click
+from typer.main import get_command
+
+import ppl_vae
+import ppl_vae.cli
+
+# Notebooks are pages too, and Sphinx sees what is in its own folder alone.
+_HERE = Path(__file__).parent
+_NOTEBOOKS = _HERE / "notebooks"
+_NOTEBOOKS.mkdir(exist_ok=True)
+for _path in (_HERE.parent / "notebooks").glob("*.ipynb"):
+    shutil.copy2(_path, _NOTEBOOKS)
+
+project = "ppl_vae"
+author = "the authors of ppl_vae"
+copyright = author
+version = release = ppl_vae.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns: list[str] = []
+nitpicky = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "ppl_vae"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "icon_links": [
+        {
+            "name": "GitHub",
+            "url": "https://github.com/ppl-vae/ppl_vae",
+            "icon": "fa-brands fa-github",
+        }
+    ],
+    "navbar_align": "left",
+    "header_links_before_dropdown": 7,
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+# A page with nothing beside it is not given an empty column.
+html_sidebars = {name: [] for name in ("tutorial", "questions", "believing", "extending")}
+
+# Notebooks are shown as they were run: tests/test_notebooks.py runs them.
+nb_execution_mode = "off"
+nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # they hold no widgets, and scripts come from afar
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]  # several may share a line
+autosummary_generate = False
+copybutton_exclude = ".linenos, .gp, .go"
+
+_ELSEWHERE = {
+    "python": "https://docs.python.org/3",
+    "torch": "https://docs.pytorch.org/docs/stable",
+    "pyro": "https://docs.pyro.ai/en/stable",
+    "xarray": "https://docs.xarray.dev/en/stable",
+    "arviz": "https://python.arviz.org/en/stable",
+    "arviz_base": "https://python.arviz.org/projects/base/en/stable",
+    "numpy": "https://numpy.org/doc/stable",
+    "zuko": "https://zuko.readthedocs.io/stable",
+}
+intersphinx_mapping = (
+    {name: (url, None) for name, url in _ELSEWHERE.items()}
+    if os.environ.get("PPL_VAE_INTERSPHINX")
+    else {}
+)
+
+# Names of other packages resolve only where their inventories were read.
+nitpick_ignore = [
+    ("py:class", "Schedule"),  # Callable[[float], float]
+    ("py:class", "ppl_vae.workflow.gaussian.Gaussian"),
+    ("py:class", "ppl_vae.workflow.latents.Coordinates"),
+]
+nitpick_ignore_regex = [
+    (
+        r"py:.*",
+        r"(torch|np|numpy|xr|xarray|pd|pandas|pyro|matplotlib|lightning_fabric|zuko|pydantic"
+        r"|annotated_types|collections|typing|os|pathlib)\..*",
+    )
+]
+# What signatures call by its last name.
+_LONG = {
+    "Distribution": "torch.distributions.distribution.Distribution",
+    "ELBO": "pyro.infer.elbo.ELBO",
+    "Fabric": "lightning_fabric.Fabric",
+    "Figure": "matplotlib.figure.Figure",
+    "Module": "torch.nn.Module",
+    "Tensor": "torch.Tensor",
+}
+
+
+def lengthen(app: Sphinx, doctree: nodes.document) -> None:
+    """Names of other packages in full, before they are looked up."""
+    for node in doctree.findall(pending_xref):
+        node["reftarget"] = _LONG.get(node.get("reftarget"), node.get("reftarget"))
+
+
+def missing_reference(
+    app: Sphinx, env: Any, node: nodes.Element, contnode: nodes.Element
+) -> nodes.Element | None:
+    """A name of ours by whatever module it is called: ``ppl_vae.vae.VAE`` is ``ppl_vae.VAE``."""
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"]
+    documented = env.domains["py"].objects
+    parts = target.split(".")
+    if parts[0] == "ppl_vae":
+        ends = [i for i, part in enumerate(parts) if part in ppl_vae.__all__]
+        names = [".".join(["ppl_vae", *parts[i:]]) for i in ends]
+    else:
+        names = [name for name in documented if name.endswith(f".{target}")]
+    found = [documented[name] for name in names if name in documented]
+    if len(found) != 1:
+        return None
+    return make_refnode(
+        app.builder, node["refdoc"], found[0].docname, found[0].node_id, contnode, target
+    )
+
+
+def list_commands(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The page of commands ends with what the program itself says of its options."""
+    if docname == "commands":
+        command = get_command(ppl_vae.cli.app)
+        with typer.Context(command) as context:
+            listed = get_docs_for_click(obj=command, ctx=context, name="ppl-vae")
+        source[0] += "\n" + listed[listed.index("## `ppl-vae fit`") :]
+
+
+def math(self: Any, node: nodes.Element, display: str = "inline") -> None:
+    """Formulas as MathML, which browsers and screen readers know without a script."""
+    source = re.sub(r"\\!|\\,", " ", node.astext())
+    self.body.append(convert(source, display=display))
+    raise nodes.SkipNode
+
+
+def displayed_math(self: Any, node: nodes.Element) -> None:
+    """A formula of its own line, which a narrow window scrolls."""
+    self.body.append('<div class="formula" tabindex="0">')
+    self.body.append(convert(node.astext(), display="block"))
+    self.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register what Sphinx does not bring."""
+    app.add_html_math_renderer("mathml", (math, None), (displayed_math, None))
+    app.connect("source-read", list_commands)
+    app.connect("doctree-read", lengthen)
+    app.connect("missing-reference", missing_reference)
+    return {"parallel_read_safe": True}
