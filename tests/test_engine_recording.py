@@ -1,7 +1,11 @@
 """A recording gives what its function gives, now and after its tensors have moved."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from ppl_vae.inference.engine.recording import Recording, RecordingError
 
@@ -28,6 +32,52 @@ def test_the_world_is_as_it_was_and_may_move():
 def test_what_decides_by_values_cannot_be_recorded():
     with pytest.raises(RecordingError, match="reads the value of a tensor by __bool__"):
         Recording(lambda x: [x if x.sum() > 0 else -x], [torch.ones(3)])
+
+
+def of_library(name, body):
+    """A function of a tensor whose code lies in an installed package."""
+    folder = Path(importlib.util.find_spec(name).origin).parent
+    found = {}
+    exec(compile(f"def function(x):\n    {body}", folder / "inside.py", "exec"), found)
+    return found["function"]
+
+
+BY_VALUE = {
+    "x[x > 0]": (lambda x: [x[x > 0]], "selects by a mask"),
+    "index_put": (lambda x: [x.index_put((x > 0,), torch.ones(2))], "selects by a mask"),
+    "unique": (lambda x: [x.unique()], "calls _unique2"),
+    "where": (lambda x: [torch.where(x > 0)[0]], "calls nonzero"),
+    "one_hot": (lambda x: [one_hot((x > 0).long())], "reads the value of a tensor"),
+    "tolist": (lambda x: [x.sum().tolist() * x], "reads the value of a tensor by tolist"),
+    "wrong": (lambda x: [x.reshape(7)], "shape '.7.' is invalid for input of size 3"),
+}
+
+
+@pytest.mark.parametrize("name", BY_VALUE)
+def test_the_line_is_the_users(name):
+    """Not that of a library which the line calls, nor of one that calls the program."""
+    function, what = BY_VALUE[name]
+    line = function.__code__.co_firstlineno
+    with pytest.raises(RecordingError, match=what) as refused:
+        Recording(function, [torch.tensor([1.0, -1.0, 2.0])])
+    assert f"line {line} of test_engine_recording.py" in str(refused.value)
+
+
+@pytest.mark.parametrize("library", ["torch", "pyro", "zuko", "ppl_vae"])
+@pytest.mark.parametrize(
+    "body", ["return [x.sum().item() * x]", "return [x[x > 0]]", "raise KeyError(x)"]
+)
+def test_lines_of_libraries_are_not_named(library, body):
+    inside = of_library(library, body)
+
+    def through(x):
+        return inside(x)
+
+    with pytest.raises(RecordingError) as refused:
+        Recording(through, [torch.ones(3)])
+    line = through.__code__.co_firstlineno + 1
+    assert f"line {line} of test_engine_recording.py" in str(refused.value)
+    assert "inside.py" not in str(refused.value)
 
 
 def test_changes_in_place_are_made_again():

@@ -20,7 +20,13 @@ from torch.distributions import Distribution
 from ...processor import map_constants, reuse_freed_memory
 from .cuda import launched_at_once
 from .rewrites import LINEAR, draw_at_once, multiply_by_onednn
-from .values import RecordingError, refuse_shapes_by_value, refused_values
+from .values import (
+    RecordingError,
+    first_line,
+    line_of,
+    refuse_shapes_by_value,
+    refused_values,
+)
 
 
 class Recording:
@@ -72,9 +78,13 @@ class Recording:
         reuse_freed_memory()
         map_constants()
 
+        lines: dict[str, str] = {}
+
         def watched(*inputs: Tensor) -> list[Tensor]:
-            with refused_values():
-                return function(*inputs)
+            with refused_values() as found:
+                outputs = function(*inputs)
+            lines.update(found)
+            return outputs
 
         with random_state_kept(), _unvalidated(), _recordable() if of_pyro else nullcontext():
             try:
@@ -83,8 +93,8 @@ class Recording:
                 # Pyro adds the shapes of the program so far, in many lines.
                 raise RecordingError(str(error).partition("\n")[0]) from error
             except Exception as error:
-                raise RecordingError(first_line(error)) from error
-        refuse_shapes_by_value(module)
+                raise RecordingError(_reason(error)) from error
+        refuse_shapes_by_value(module, lines)
         self.captured = _lift(module)
         if all(tensor.device.type == "cpu" for tensor in [*inputs, *self.captured]):
             multiply_by_onednn(module)
@@ -144,6 +154,17 @@ class Recording:
             if cuda_graph and all(tensor.is_cuda for tensor in examples):
                 run = launched_at_once(run, inputs, self.captured)
         self._run = run
+
+
+def _reason(error: Exception) -> str:
+    """Why a program cannot be recorded, with its line."""
+    if "value out of a tracing tensor" in str(error):
+        return (
+            f"{line_of(error)} reads the value of a tensor, which a recording would hold as it is "
+            "now"
+        )
+    where = line_of(error)
+    return first_line(error) + ("" if where == "the program" else f", in {where}")
 
 
 def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
@@ -235,8 +256,3 @@ def _recordable() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

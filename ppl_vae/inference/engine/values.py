@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["RecordingError", "refuse_shapes_by_value", "refused_values"]
+__all__ = ["RecordingError", "first_line", "line_of", "refuse_shapes_by_value", "refused_values"]
 
+import contextlib
+import importlib.util
+import os
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,8 @@ _SIZED_BY_VALUE = (
     *("nonzero", "masked_select", "unique", "_unique", "_unique2", "unique_consecutive"),
     *("unique_dim", "argwhere", "bincount", "repeat_interleave"),
 )
+_MASKS = (torch.bool, torch.uint8)
+_MASK = "mask"
 
 
 class RecordingError(RuntimeError):
@@ -35,8 +41,11 @@ class RecordingError(RuntimeError):
 
 
 @contextmanager
-def refused_values() -> Iterator[None]:
+def refused_values() -> Iterator[Mapping[str, str]]:
     """Refuse functions that read values of recorded tensors, or draw numbers outside of PyTorch.
+
+    Yields the lines of the program that call an operation whose result may have a size that
+    depends on values, by the name of the operation: what :func:`refuse_shapes_by_value` reports.
 
     Raises
     ------
@@ -45,8 +54,8 @@ def refused_values() -> Iterator[None]:
     """
     python, of_numpy = random.getstate(), np.random.get_state()
     try:
-        with _Refuse():
-            yield
+        with _Refuse() as refusing:
+            yield refusing.lines
         if random.getstate() != python:
             raise RecordingError("the program draws from Python's random; draw by torch")
         if repr(np.random.get_state()) != repr(of_numpy):
@@ -57,6 +66,10 @@ def refused_values() -> Iterator[None]:
 
 
 class _Refuse(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, str] = {}
+
     def __torch_function__(
         self, function: Any, kinds: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -65,7 +78,19 @@ class _Refuse(TorchFunctionMode):
                 f"{_line()} reads the value of a tensor by {function.__name__}, which a recording "
                 "would hold as it is now"
             )
+        name = getattr(function, "__name__", "")
+        if name in ("__getitem__", "__setitem__", "index_put", "index_put_") and _by_mask(args[1]):
+            name = _MASK
+        elif name == "where" and len(args) == 1:
+            name = "nonzero"
+        if name == _MASK or name in _SIZED_BY_VALUE:
+            self.lines.setdefault(name.strip("_"), _line())
         return function(*args, **(kwargs or {}))
+
+
+def _by_mask(index: Any) -> bool:
+    indices = index if isinstance(index, tuple | list) else (index,)
+    return any(isinstance(i, Tensor) and i.dtype in _MASKS for i in indices)
 
 
 def _changes(value: Any) -> bool:
@@ -81,20 +106,49 @@ def _changes(value: Any) -> bool:
 
 def _line() -> str:
     """The innermost line of the program that is no library's."""
-    for frame in reversed(traceback.extract_stack()):
-        parts = frame.filename.replace("\\", "/").split("/")
-        if not {"torch", "pyro", "ppl_vae"} & set(parts[:-1]):
-            return f"line {frame.lineno} of {parts[-1]} ({(frame.line or '').strip()})"
-    return "the program"
+    return _innermost(traceback.extract_stack()) or "the program"
 
 
-def refuse_shapes_by_value(module: torch.fx.GraphModule) -> None:
+def line_of(error: BaseException) -> str:
+    """The innermost line of the program that led to an error, or "the program"."""
+    return _innermost(traceback.extract_tb(error.__traceback__)) or "the program"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _innermost(frames: traceback.StackSummary) -> str | None:
+    libraries = _libraries()
+    for frame in reversed(frames):
+        if not frame.filename.startswith(libraries):
+            name = os.path.basename(frame.filename)
+            return f"line {frame.lineno} of {name} ({(frame.line or '').strip()})"
+    return None
+
+
+def _libraries() -> tuple[str, ...]:
+    """Where the code lies that a program calls, and that calls it."""
+    folders = [
+        str(Path(__file__).parents[2]) + os.sep,
+        os.path.dirname(contextlib.__file__) + os.sep,
+    ]
+    for name in ("torch", "pyro", "zuko", "lightning_fabric", "numpy"):
+        spec = importlib.util.find_spec(name)
+        folders += [folder + os.sep for folder in (spec and spec.submodule_search_locations) or ()]
+    return (*folders, "<eval_with_key>", "<frozen")
+
+
+def refuse_shapes_by_value(module: torch.fx.GraphModule, lines: Mapping[str, str]) -> None:
     """Refuse a graph with results whose sizes were counted from values.
+
+    ``lines`` are what :func:`refused_values` found.
 
     Raises
     ------
     RecordingError
-        With the operation's name: a replay would keep the size of the first run.
+        With the operation's name and its line: a replay would keep the size of the first run.
     """
     for node in module.graph.nodes:
         if node.op != "call_function":
@@ -103,11 +157,13 @@ def refuse_shapes_by_value(module: torch.fx.GraphModule) -> None:
         masks = [
             index
             for index in (node.args[1] if name in ("index", "index_put", "index_put_") else ())
-            if index is not None and index.meta["val"].dtype in (torch.bool, torch.uint8)
+            if index is not None and index.meta["val"].dtype in _MASKS
         ]
         if masks or name in _SIZED_BY_VALUE:
             what = "selects by a mask" if masks else f"calls {name}"
+            plain = _MASK if masks else name.strip("_").removesuffix("2")
+            where = f" in {lines[plain]}" if plain in lines else ""
             raise RecordingError(
-                f"the program {what}, so that the size of a result depends on values; "
+                f"the program {what}{where}, so that the size of a result depends on values; "
                 "use torch.where to record it"
             )
