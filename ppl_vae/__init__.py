@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from .workflow.diagnosis import diagnose as diagnose
     from .workflow.disentanglement import disentanglement as disentanglement
     from .workflow.evidence import log_evidence as log_evidence
+    from .workflow.imputation import impute as impute
+    from .workflow.imputation import to_frame as to_frame
     from .workflow.posterior import sample_posterior as sample_posterior
     from .workflow.predictive import predictive_check as predictive_check
     from .workflow.refinement import refine as refine
@@ -159,6 +161,7 @@ _HOMES = {
     "pictures.factors": ("plot_factors",),
     "pictures.latents": ("plot_latent_map", "plot_latents"),
     "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
+    "workflow.imputation": ("impute", "to_frame"),
     "workflow.posterior": ("sample_posterior",),
     "workflow.predictive": ("predictive_check",),
     "trees.pyro_svi": ("from_pyro_svi",),

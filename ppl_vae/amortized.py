@@ -7,7 +7,7 @@ __all__ = ["AmortizedModel"]
 import abc
 from collections.abc import Callable
 from itertools import chain
-from math import prod
+from math import nan, prod
 from typing import Any, ClassVar
 
 import torch
@@ -181,6 +181,33 @@ class AmortizedModel(nn.Module, abc.ABC):
         return x.masked_fill(
             ~usable.reshape(*usable.shape, *[1] * len(self.event_shape)), torch.nan
         )
+
+    def complete(
+        self, z: Tensor, x: Tensor, covariates: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Rows with their missing entries drawn given latents, and with their means given these.
+
+        Latents ``(draw, row, latent)`` and rows ``(row, *event)`` give ``(draw, row, *event)``
+        each. What is observed stays, and a mean is NaN where there is none, as of categories. It
+        draws from torch's random state.
+        """
+        observed = ~x.isnan()
+        drawn, means = [], []
+        for block in z.split(self._block(len(x))):
+            usable = block.isfinite().all(-1)
+            # Some distributions refuse to draw where their parameters are NaN.
+            likelihood = self.likelihood(
+                torch.where(usable[..., None], block, 0.0), covariates, observed
+            )
+            lost = ~usable.reshape(*usable.shape, *[1] * len(self.event_shape))
+            drawn.append(torch.where(observed, x, draw(likelihood).to(x).masked_fill(lost, nan)))
+            try:
+                mean = likelihood.mean.to(x)
+            except NotImplementedError:
+                mean = torch.full_like(drawn[-1], nan)
+            mean = mean.masked_fill(lost | ~mean.isfinite(), nan)
+            means.append(torch.where(observed, x, mean))
+        return torch.cat(drawn), torch.cat(means)
 
     def typical(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What a picture shows of p(x|z): its mean, or its mode where it has none.

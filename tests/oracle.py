@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import MultivariateNormal
 from torch import Tensor, nn
 
 from ppl_vae import MLP, VAE, NormalDecoder, NormalEncoder, StandardNormal
@@ -79,6 +80,30 @@ class LinearGaussian:
         gain = covariance @ self.weight.T / self.noise**2
         return (x.double() - self.bias) @ gain.T, covariance.diagonal().sqrt()
 
+    def missing(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Exact mean and standard deviation of p(x_missing | x_observed), (row, feature).
+
+        Of entries that are observed, their value and 0.
+        """
+        means, sds = [], []
+        for row in x.double():
+            seen = ~row.isnan()
+            across = self.covariance[:, seen]
+            gain = across @ torch.linalg.inv(self.covariance[seen][:, seen])
+            mean = self.bias + gain @ (row - self.bias)[seen]
+            variance = self.covariance.diagonal() - (gain * across).sum(1)
+            means.append(torch.where(seen, row, mean))
+            sds.append(torch.where(seen, 0.0, variance).sqrt())
+        return torch.stack(means), torch.stack(sds)
+
+    def vae_with_gaps(self, widened: float = 1.0) -> VAE:
+        """The VAE with this decoder, and the exact encoder of rows with missing entries.
+
+        Its normals have the exact covariance, times a factor squared.
+        """
+        vae = self.vae()
+        return VAE(vae.prior, vae.decoder, _GapsEncoder(self, widened), name="gaps").double()
+
     def vae(self, scale: str = "log_variance", heads: str = "separate") -> VAE:
         """The VAE with this decoder and the exact encoder, in double precision."""
         size = len(self.bias)
@@ -101,3 +126,22 @@ class LinearGaussian:
                 encoder.head.weight[: self.latent_dim].copy_(gain)
                 encoder.head.bias.copy_(torch.cat([mean[0], raw]))
         return vae
+
+
+class _GapsEncoder(nn.Module):
+    """p(z | x_observed) of a linear-Gaussian oracle."""
+
+    missing = True
+
+    def __init__(self, oracle: LinearGaussian, widened: float) -> None:
+        super().__init__()
+        self.oracle, self.widened = oracle, widened
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> MultivariateNormal:
+        oracle, seen = self.oracle, (~x.isnan()).double()
+        outer = torch.einsum("rf,fi,fj->rij", seen, oracle.weight, oracle.weight)
+        precision = outer / oracle.noise**2 + torch.eye(oracle.latent_dim, dtype=torch.float64)
+        covariance = torch.linalg.inv(precision)
+        data = (x - oracle.bias).nan_to_num(nan=0.0) @ oracle.weight / oracle.noise**2
+        mean = (covariance @ data[..., None])[..., 0]
+        return MultivariateNormal(mean, covariance * self.widened**2)

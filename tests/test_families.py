@@ -16,6 +16,7 @@ from ppl_vae import (
     diagnose,
     fit,
     from_pyro_svi,
+    impute,
     log_evidence,
     plot_draws,
     plot_latent_map,
@@ -107,6 +108,8 @@ def calls(vae, x, covariates=None):
     yield lambda: refine(vae, few[:2], rows="all", **nuts, **two, **quiet)
     yield lambda: calibrate(vae, num_simulations=20, num_samples=9, **some, **quiet)
     yield lambda: predictive_check(vae, few, num_samples=10, **some, **quiet)
+    if vae.missing:
+        yield lambda: impute(vae, few, num_samples=40, **some, **quiet)
     yield lambda: diagnose(
         vae, few, num_samples=40, num_simulations=20, gap_rows=2, refined_rows=2, **some, **quiet
     ).summary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MISSING", "Lines", "is_number", "read_lines"]
+__all__ = ["MISSING", "Lines", "is_number", "read_lines", "rows_of"]
 
 import codecs
 import csv
@@ -68,7 +68,7 @@ def read_lines(path: Path, header: bool | None) -> Lines:
     with _any_width():
         try:
             separator = _sniff(text) if separator is None else separator
-            rows = [(skipped[line - 1], cells) for line, cells in _rows(text, separator)]
+            rows = [(skipped[line - 1], cells) for line, cells in rows_of(text, separator)]
         except csv.Error as error:
             raise ValueError(f"{path} cannot be read as a table ({error})") from error
     if not rows:
@@ -164,7 +164,7 @@ def _any_width() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _rows(text: str, separator: str | None) -> Iterator[tuple[int, list[str]]]:
+def rows_of(text: str, separator: str | None) -> Iterator[tuple[int, list[str]]]:
     """Line number, counted from one, and cells of every line that is not blank."""
     if separator is None:
         yield from ((i, line.split()) for i, line in enumerate(text.split("\n"), 1) if line.strip())
@@ -184,7 +184,7 @@ def _sniff(text: str) -> str | None:
     """The separator of a table; None is whitespace."""
     # The comma comes last: it is also a decimal mark, and occurs in text.
     candidates = ("\t", ";", "|", ",", None)
-    widths = {s: [len(cells) for _, cells in islice(_rows(text, s), 100)] for s in candidates}
+    widths = {s: [len(cells) for _, cells in islice(rows_of(text, s), 100)] for s in candidates}
     for separator, found in widths.items():
         # The header of row names may be left out, and end with a separator.
         alike = found and len(set(found[1:] or found)) == 1 and abs(found[0] - found[-1]) <= 1
