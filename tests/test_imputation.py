@@ -2,13 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import pytest
 import torch
 from families import LIKELIHOOD, case, mixed
 from oracle import LinearGaussian
 from scipy.stats import norm
 
-from ppl_vae import VAE, VAEConfig, impute, log_evidence, to_frame
+from ppl_vae import VAE, NormalDecoder, VAEConfig, impute, log_evidence, to_frame
 from ppl_vae.workflow.conformal import margins
 
 QUIET = {"progress": False}
@@ -166,6 +167,23 @@ def test_columns_of_different_kinds():
     assert len(np.unique(real)) == 40
     assert set(bit) <= {0, 1}
     assert (count == count.round()).all()
+
+
+def test_numbers_without_a_mean_have_a_median():
+    """Cauchy decoders: the median of 4000 draws is that of p(x), within 5 standard errors."""
+
+    class CauchyDecoder(NormalDecoder):
+        def likelihood(self, raw):
+            return dist.Cauchy(torch.full_like(raw, 3.0), 1.0)
+
+    vae, x, _ = case(likelihood="normal:scale=shared", missing=True)
+    decoder = CauchyDecoder(vae.decoder.network, (5,))
+    found = impute(VAE(vae.prior, decoder, vae.encoder), x, num_samples=4000, **QUIET)
+    cells = found.missing.values
+    error = np.pi / 2 / np.sqrt(found.effective_samples.values[:, None].repeat(5, 1)[cells])
+    assert (abs(found.x.values[cells] - 3.0) < 5 * error).all()
+    assert found.share.isnull().all()
+    assert found.low.notnull().values[cells].all()
 
 
 @pytest.mark.parametrize("name", ["image", "covariates"])

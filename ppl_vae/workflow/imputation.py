@@ -85,13 +85,13 @@ def impute(
     xarray.Dataset
         Over ``row`` and the dimensions of a row:
 
-        - ``x``, the rows, each missing entry being its posterior mean, or the most frequent value
-          where there is no mean, as of categories.
+        - ``x``, the rows, each missing entry being its posterior mean; where there is none, the
+          most frequent category, or the median of numbers.
         - ``missing``, which entries those are.
         - ``sd``, ``low`` and ``high``: the posterior standard deviation, and the ends of an
-          equal-tailed interval that holds ``level`` of the posterior. NaN where nothing is missing
-          and where there is no mean.
-        - ``share``, of entries without a mean: the share of draws that are the value in ``x``.
+          equal-tailed interval that holds ``level`` of the posterior. NaN where nothing is missing,
+          and of categories.
+        - ``share``, of categories: the share of draws that are the one in ``x``. Else NaN.
 
         ``draws`` (draw, row, *event): completed rows. Over ``row``: ``pareto_k`` of the weights,
         NaN for complete rows; ``weights_usable``, whether that is at most the attribute
@@ -320,17 +320,17 @@ def _spaced(size: int, number: int) -> Tensor:
 def _summary(x: Tensor, drawn: Tensor, means: Tensor, level: float) -> dict[str, Tensor]:
     """Point, spread and interval of each missing entry, from ``(draw, row, *event)``."""
     missing = x.isnan()
-    point = means.mean(0)
+    point = torch.where(missing, means.mean(0), x)
+    share, low, high, sd = (torch.full_like(point, torch.nan) for _ in range(4))
     vague = missing & point.isnan()  # has no mean
-    numbers = missing & ~vague
-    point = torch.where(missing, point, x)
-    share = torch.full_like(point, torch.nan)
     if vague.any():
         values = drawn[:, vague]  # (draw, entry)
+        category = (values == values.round()).all(0)
         common = values.mode(0).values
-        point[vague] = common
-        share[vague] = (values == common).to(share.dtype).mean(0)
-    low, high, sd = (torch.full_like(point, torch.nan) for _ in range(3))
+        often = (values == common).to(share.dtype).mean(0)
+        point[vague] = torch.where(category, common, values.median(0).values)
+        share[vague] = often.masked_fill(~category, torch.nan)
+    numbers = missing & share.isnan()
     if numbers.any():
         ordered = drawn[:, numbers].sort(0).values  # (draw, entry)
         beyond = int((1 - level) / 2 * len(ordered))
