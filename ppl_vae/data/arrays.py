@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Split, channels_first, checked
+from .dataset import Dataset, Split, channels_first, checked, refuse_too_small
 
 ARRAYS = (".npy", ".npz")
 # The columns of its latents_values, whose names are among Python objects.
@@ -189,6 +189,8 @@ def _to_rows(array: np.ndarray, source: str) -> Tensor:
         raise ValueError(f"{source} has shape {array.shape}, but needs rows and features{hint}")
     if array.size == 0:
         raise ValueError(f"{source} is empty: its shape is {array.shape}")
+    if array.dtype.kind == "f":
+        refuse_too_small(array, source)
     if array.ndim == 2 or array.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is reported
             array = array.astype(np.float32)

@@ -7,6 +7,7 @@ __all__ = ["MISSING", "Lines", "is_number", "read_lines", "rows_of"]
 import codecs
 import csv
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Below this a first line unlike all others is asked about.
+_CHANCE = 1e-3
+# A cell between spaces, which in quotes may hold spaces itself.
+_QUOTED = re.compile(r'"(?:[^"]|"")*"(?=\s|$)|\S+')
 
 
 @dataclass
@@ -74,31 +79,32 @@ def read_lines(path: Path, header: bool | None) -> Lines:
     if not rows:
         raise ValueError(f"{path} has no rows")
     first = [cell.strip() for cell in rows[0][1]]
-    widths = {len(cells) for _, cells in rows[1:]} or {len(first)}
+    named = len(first)
+    widths = {len(cells) for _, cells in rows[1:]} or {named}
     width = max(widths)
-    # R leaves the name of the column of row names out; some programs end lines with a separator.
-    unnamed = len(widths) == 1 and len(first) == width - 1 and header is not False
-    trailing = len(first) == width + 1 and not first[-1] and len(widths) == 1
-    if not (unnamed or trailing):
-        for line, cells in rows:
-            if len(cells) != len(first):
-                raise ValueError(
-                    f"{path} is ragged: line {line} has {len(cells)} cells, the first has "
-                    f"{len(first)} (separated by {separator or 'space'!r})"
-                )
-    if trailing:
-        first = first[:-1]
-    found = _has_header(first, rows[1:], path, header)
-    if unnamed and not found:
+    unnamed = False
+    if len(widths) == 1:
+        # Some programs end lines with separators, in the first line or in all of them.
+        width = _columns(first, rows[1:])
+        first = first[:width] if not any(first[width:]) else first
+        # R leaves the name of the column of row names out.
+        unnamed = len(first) == width - 1 and header is not False
+    ragged = len(widths) > 1 or len(first) != width - unnamed
+    found = not ragged and _has_header(first, rows[1:], path, header)
+    if unnamed and len(first) == 1 and header is None:
+        found = found and _name_rows([cells[0].strip() for _, cells in rows[1:]])
+    if ragged or (unnamed and not found):
+        line, cells = next((row for row in rows if len(row[1]) != named), rows[-1])
+        title = (
+            " A title above the table is no comment unless it begins with #." if named == 1 else ""
+        )
         raise ValueError(
-            f"{path} is ragged: line {rows[1][0]} has {width} cells, the first has {len(first)} "
-            f"(separated by {separator or 'space'!r})"
+            f"{path} is ragged: line {line} has {len(cells)} cells, the first has {named} "
+            f"(separated by {separator or 'space'!r}).{title}"
         )
     names = first if found else [str(i) for i in range(len(first))]
     if unnamed:
         names = ["", *names]
-    if width > 1 and found and not names[-1] and not any(c[-1].strip() for _, c in rows[1:]):
-        names = names[:-1]  # every line ends with a separator
     if len(rows) == found:
         raise ValueError(f"{path} has no rows")
     return Lines(
@@ -108,13 +114,38 @@ def read_lines(path: Path, header: bool | None) -> Lines:
         names=names,
         index=found and not names[0],
         numbers=[line for line, _ in rows[found:]],
-        width=max(width, len(rows[0][1])),
+        width=max(len(cells) for _, cells in rows),
     )
+
+
+def _columns(first: list[str], rows: list[tuple[int, list[str]]]) -> int:
+    """How many columns rows of one width have, without nameless ones that are blank in all."""
+    width = len(rows[0][1]) if rows else len(first)
+    while width > 1 and not (
+        any(first[width - 1 : width]) or any(cells[width - 1].strip() for _, cells in rows)
+    ):
+        width -= 1
+    return width
+
+
+def _name_rows(cells: list[str]) -> bool:
+    """Whether cells are names of rows, as of a table of one column: words, or 1, 2, 3, ..."""
+    return not any(map(is_number, cells)) or cells == [str(i) for i in range(1, len(cells) + 1)]
 
 
 def _decoded(path: Path) -> str:
     content = path.read_bytes()
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\0" in content:
+        # UTF-16 without its mark: every other byte of what is no letter of another alphabet.
+        zeros = [content[start::2].count(0) for start in (0, 1)]
+        if max(zeros) > len(content) // 4 and not min(zeros):
+            encoding = "utf-16-be" if zeros[0] else "utf-16-le"
+        else:
+            raise ValueError(
+                f"{path} holds the character NUL, which no table in text has; look for damage, or "
+                "save it again in UTF-8"
+            )
     try:
         return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
@@ -167,13 +198,20 @@ def _any_width() -> Iterator[None]:
 def rows_of(text: str, separator: str | None) -> Iterator[tuple[int, list[str]]]:
     """Line number, counted from one, and cells of every line that is not blank."""
     if separator is None:
-        yield from ((i, line.split()) for i, line in enumerate(text.split("\n"), 1) if line.strip())
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                cells = _QUOTED.findall(line) if '"' in line else line.split()
+                yield number, [_unquoted(cell) for cell in cells]
         return
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
     for cells in reader:
         # An empty cell in quotes is a missing entry of a single column, and no blank line.
         if len(cells) > 1 or (cells and (cells[0].strip() or _quoted(text, reader.line_num))):
             yield reader.line_num, cells
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if cell[:1] == '"' == cell[-1:] and len(cell) > 1 else cell
 
 
 def _quoted(text: str, line: int) -> bool:
@@ -209,8 +247,8 @@ def _has_header(
         return False
     text = [not is_number(cell) for cell in named]
     if all(text):
-        # One column may be called Na or None; a line of missing cells names nothing.
-        return any(cell.lower() not in MISSING for cell in named)
+        # A column may be called Na or None; a line of marks such as ? names nothing.
+        return any(cell.lower() not in MISSING or cell.isalpha() for cell in named)
     if _could_name([cell for cell in named if is_number(cell)], first, rows):
         said = (
             f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
@@ -224,17 +262,28 @@ def _has_header(
 
 
 def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether a first line of numbers could name columns: they rise, as wavelengths or years do."""
+    """Whether a first line of numbers could name columns.
+
+    Either they rise or fall, as wavelengths and years do, and lie outside of what their columns
+    hold; or they lie so far outside, as numbers of genes do, that this is no chance.
+    """
     values = [float(cell) for cell in cells]
-    if len(values) < 3 or any(b <= a for a, b in pairwise(values)):
-        return False
-    apart = 0
+    rows = rows[:1000]
+    outside = far = 0
     for cell, value in zip(cells, values, strict=True):
         column = first.index(cell)
-        found = [row[column] for _, row in rows[:1000] if column < len(row)]
-        below = [float(other) for other in found if is_number(other)]
-        apart += bool(below) and not min(below) <= value <= max(below)
-    return apart > 0.9 * len(values)
+        below = [float(c[column]) for _, c in rows if column < len(c) and is_number(c[column])]
+        if not below:
+            continue
+        low, high = min(below), max(below)
+        outside += not low <= value <= high
+        far += not 2 * low - high <= value <= 2 * high - low
+    steps = [b - a for a, b in pairwise(values)]
+    if len(values) > 2 and (min(steps) > 0 or max(steps) < 0):
+        return outside > 0.9 * len(values)
+    # The first of n + 1 rows in any order is outside of all the others by this chance.
+    chance = (2 / (len(rows) + 1)) ** len(values)
+    return len(values) > 1 and chance < _CHANCE and far == len(values)
 
 
 def is_number(cell: str) -> bool:

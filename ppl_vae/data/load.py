@@ -77,7 +77,8 @@ def load_data(
         come in permuted order.
     label
         Column of a table, by name or number, that is kept as labels and not modeled: integers if
-        every cell is one, else strings, with ``"NA"`` where missing.
+        every cell is one (of at most 15 digits, none of them a leading zero), else strings as they
+        are written, with ``"NA"`` where missing.
     drop
         Column or columns of a table to leave out.
     header
@@ -86,7 +87,8 @@ def load_data(
     missing
         What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
     thousands
-        What stands between thousands in the numbers of a table, such as ``","``.
+        What stands between thousands in the numbers of a table, such as ``","``; numbers that
+        have it elsewhere are refused. A space stands for those that do not break lines, too.
     context
         Columns that the rows are conditional on and that are not modeled: of a table by name or
         number, of a .npz file arrays with one entry or row for each row (of a split file called
