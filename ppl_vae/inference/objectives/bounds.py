@@ -77,7 +77,10 @@ class IWAE(RowObjective):
     It rises to log p(x) with the number of particles. Under a subsampled plate each row keeps its
     own logarithm, which Pyro's ``RenyiELBO`` takes of all rows together.
 
-    Source: Burda et al. (2016), equation 8.
+    Of rows with missing entries, which the likelihood leaves out, it bounds log p(x_observed): the
+    MIWAE bound, by which :func:`~ppl_vae.impute` has weights that can be used.
+
+    Source: Burda et al. (2016), equation 8; Mattei & Frellsen (2019), *MIWAE*, equation 4.
 
     Parameters
     ----------
