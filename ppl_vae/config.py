@@ -238,6 +238,8 @@ class VAEConfig(BaseModel):
             reason = f"the narrowest that fits: the data hold {held}{against}"
         if likelihood in _COUNTS and x.dtype != torch.uint8 and 100 < _largest(x) <= 255:
             reason += "; if these are pixels from 0 to 255, pass them as uint8, or divided by 255"
+        elif likelihood in _COUNTS and "likelihood" not in choices and x.dim() > 2:
+            reason += "; if these are pixels, choose likelihood='normal' (--likelihood normal)"
         network = Choice.of(choices.get("network", "mlp"))
         defaults: dict[str, Any] = {
             "event_shape": event_shape,

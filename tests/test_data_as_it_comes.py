@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from ppl_vae import load_data
+from ppl_vae import VAE, VAEConfig, fit, load_data, log_evidence
+from ppl_vae.data import load_splits
+from ppl_vae.run import Run
 
 nan = float("nan")
 SPACES = "a;b\n1\u00a0234;5,5\n12\u202f345;6,1\n"
@@ -137,3 +141,92 @@ def test_utf16_without_its_mark(tmp_path, encoding):
     data = load_data(path, None)
     assert data.feature_names == ("größe", "b")
     assert data.x.tolist() == [[1, 2], [3, 4]]
+
+
+def test_times_in_arrays(tmp_path):
+    """As in tables: nothing is merged in silence, whatever the shape."""
+    values = 1e9 + np.random.default_rng(0).normal(size=(50, 4))
+    for shape in ((50, 4), (50, 2, 2)):
+        np.save(tmp_path / "t.npy", values.reshape(shape))
+        with pytest.warns(UserWarning, match="single precision merges their values"):
+            x = load_data(tmp_path / "t.npy", None).x
+        np.testing.assert_array_equal(x, values.reshape(shape))
+    np.save(tmp_path / "ids.npy", 2**60 + np.arange(20).reshape(10, 2))
+    with pytest.warns(UserWarning, match="merges their values: '0', '1'; .*leave them out"):
+        load_data(tmp_path / "ids.npy", None)
+    np.save(tmp_path / "small.npy", values * 1e-60)
+    with pytest.raises(ValueError, match=r"column '0' of .* too small for single precision"):
+        load_data(tmp_path / "small.npy", None)
+
+
+@pytest.mark.parametrize("unit", [1e-26, 1e22, 1e-3])
+def test_units_change_nothing_but_the_density(unit):
+    """Moments are of double precision: squares of 1e22 are beyond single precision."""
+    x = torch.randn(60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = x * torch.tensor([1.0, 2.0, 3.0]) + torch.tensor([0.0, 50.0, -3.0])
+    found = []
+    for factor in (1.0, unit):
+        rows = (x * factor).float()
+        vae = VAE.from_config(VAEConfig.for_data(rows, latent_dim=2, hidden=(8,)), seed=0)
+        fit(vae, rows, epochs=3, progress=False)
+        evidence = log_evidence(vae, rows, num_samples=50, progress=False).log_evidence
+        found.append(evidence.values + 3 * np.log(factor))
+    np.testing.assert_allclose(*found, atol=1e-3)
+
+
+def test_identifiers_in_archives(tmp_path):
+    ids = np.arange(10, dtype="u8") + 2**63
+    np.savez(tmp_path / "t.npz", x=np.zeros((10, 2)), y=ids)
+    assert load_data(tmp_path / "t.npz", None).labels.tolist() == [str(i) for i in ids]
+
+
+def write_images(folder, count, value=0):
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.full((4, 4), 10 * i + value, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        ({"training": 3, "testing": 2}, (3, 2)),
+        ({"Train": 3, "Validation": 2}, (3, 2)),
+        ({"train_images": 3, "test_images": 2}, (3, 2)),
+        ({"train": 3, "val": 2, "test": 1, "__MACOSX": 1}, (5, 1)),
+    ],
+)
+def test_names_of_splits(tmp_path, names, sizes):
+    for value, (name, count) in enumerate(names.items()):
+        write_images(tmp_path / "set" / name, count, value)
+    parts = load_splits(tmp_path / "set")
+    assert tuple(len(part.x) for part in parts) == sizes
+    assert all(part.labels is None for part in parts)
+    if "val" in names:  # it is among the rows to fit to, of which some are held out
+        assert sorted({int(row[0, 0]) % 10 for row in parts[0].x}) == [0, 1]
+
+
+@pytest.mark.parametrize("names", [("data/train", "data/test"), ("a/train/x", "a/test/x")])
+def test_splits_that_lie_deeper_are_not_mixed(tmp_path, names):
+    for name in names:
+        write_images(tmp_path / "set" / name, 3)
+    with pytest.raises(ValueError, match="which look like splits; give the folder that they lie"):
+        load_splits(tmp_path / "set")
+
+
+def test_dark_images_beside_a_fit_to_bytes_are_no_masks(command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "bytes.npy", rng.integers(0, 256, (60, 4, 4)).astype("u1"))
+    np.save(tmp_path / "dark.npy", rng.integers(0, 2, (5, 4, 4)).astype("u1"))
+    quick = ("--epochs", 1, "--hidden", 4, "--latent-dim", 2, "--draws", 50, "--quiet")
+    assert command("fit", "bytes.npy", "--out", "run", *quick)[0] == 0
+    assert load_data(tmp_path / "dark.npy", None).x.max() == 1
+    x = Run(tmp_path / "run").rows(load_data(tmp_path / "dark.npy", None))
+    assert x.max() == 1 / torch.tensor(255.0)
+    assert command("encode", "run", "dark.npy", "--draws", 30, "--quiet")[0] == 0
+
+
+def test_images_of_whole_numbers_say_what_they_may_be(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (20, 4, 4)).astype("u2")
+    np.save(tmp_path / "t.npy", pixels)
+    assert "if these are pixels" in VAEConfig.for_data(load_data(tmp_path / "t.npy", None).x).reason

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Split, channels_first, checked, refuse_too_small
+from .dataset import Dataset, Split, channels_first, checked
+from .precision import in_single_precision, merged_by_double
 
 ARRAYS = (".npy", ".npz")
 # The columns of its latents_values, whose names are among Python objects.
@@ -114,9 +115,11 @@ def _dataset(
     labels = vector(label_keys, len(x), "biuU")
     meanings = arrays.get("label_names")
     if labels is not None and labels.dtype.kind != "U":
-        labels = labels.astype(np.int64)
-        if meanings is not None and labels.min() >= 0 and labels.max() < len(meanings):
-            labels = meanings[labels]
+        # Identifiers beyond the largest integer are texts.
+        labels = labels.astype(str if labels.max() > np.iinfo(np.int64).max else np.int64)
+        classes = meanings if labels.dtype.kind == "i" else None
+        if classes is not None and 0 <= labels.min() <= labels.max() < len(classes):
+            labels = classes[labels]
     names = vector("feature_names features genes columns", x.shape[1], "U") if x.ndim == 2 else None
     features = None if names is None else tuple(names.tolist())
     beside = {}
@@ -189,9 +192,8 @@ def _to_rows(array: np.ndarray, source: str) -> Tensor:
         raise ValueError(f"{source} has shape {array.shape}, but needs rows and features{hint}")
     if array.size == 0:
         raise ValueError(f"{source} is empty: its shape is {array.shape}")
-    if array.dtype.kind == "f":
-        refuse_too_small(array, source)
     if array.ndim == 2 or array.dtype != np.uint8:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is reported
-            array = array.astype(np.float32)
+        by_feature = array if array.ndim == 2 else array.reshape(-1, 1)
+        huge = [i for i, column in enumerate(by_feature.T) if merged_by_double(column)]
+        array = in_single_precision(array, source, merged=huge)
     return channels_first(torch.from_numpy(np.ascontiguousarray(array))).contiguous()

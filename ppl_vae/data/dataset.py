@@ -8,7 +8,6 @@ __all__ = [
     "abbreviated",
     "channels_first",
     "checked",
-    "refuse_too_small",
     "resized",
 ]
 
@@ -74,6 +73,7 @@ class Dataset:
     context: Mapping[str, np.ndarray] | None = None
     covariates: Tensor | None = None
     codings: tuple[Coding, ...] = ()
+    masks: bool = False
 
     @property
     def covariate_names(self) -> tuple[str, ...] | None:
@@ -134,25 +134,6 @@ def checked(data: Dataset, lines: Sequence[int] = (), *, partly: bool = False) -
             "remove them, or leave them out of a table with drop= (--drop)"
         )
     return data
-
-
-def refuse_too_small(values: np.ndarray, called: str) -> None:
-    """Refuse numbers of which single precision would leave nothing, or only a few digits.
-
-    Raises
-    ------
-    ValueError
-        If none of them is as large as its smallest normal number, and some are not zero.
-    """
-    if not values.size:
-        return
-    ends = (np.fmax.reduce(values, axis=None), np.fmin.reduce(values, axis=None))  # NaN left out
-    largest = max(abs(float(end)) for end in ends)
-    if 0 < largest < float(np.finfo(np.float32).tiny):
-        raise ValueError(
-            f"{called} has numbers of at most {largest:.2g}, too small for single precision; "
-            "multiply it by a constant, as in another unit"
-        )
 
 
 def resized(data: Dataset, image_size: int | None) -> Dataset:

@@ -13,9 +13,9 @@ __all__ = [
 ]
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,11 @@ _SPLIT_NAMES = {
     "Imagenette": ("train", "val"),
     "OxfordIIITPet": ("trainval", "test"),
     "Places365": ("train-standard", "val"),
+}
+_ROLES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
 }
 _EXTRA_ARGUMENTS = {"EMNIST": {"split": "balanced"}, "CelebA": {"target_type": "identity"}}
 
@@ -112,30 +117,41 @@ def _parameters(kind: type) -> set[str]:
 def read_folders(folder: Path, image_size: int | None) -> dict[Split, Dataset]:
     """Read the images of a folder; its subfolders train/ and test/ or val/, if any, are splits.
 
+    Where there are test/ and val/, the images of val/ are added to those of train/, of which a fit
+    holds some out itself.
+
     Raises
     ------
     ValueError
-        If there is one of them without the other, or images of two shapes.
+        If there is one of them without the other, such folders lie deeper, or images have two
+        shapes.
     """
-    splits = {"train": "train", "test": "test", "val": "test", "valid": "test"}
-    found = {
-        splits[child.name.lower()]: child
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and child.name.lower() in splits
-    }
+    folders = sorted(child for child in folder.iterdir() if child.is_dir())
+    found: dict[str, list[Path]] = {}
+    for child in folders:
+        if (role := _role(child)) is not None:
+            found.setdefault(role, []).append(child)
     if not found:
+        _refuse_deeper_splits(folder)
         return {None: read_folder(folder, image_size)}
-    others = [c.name for c in folder.iterdir() if c.is_dir() and c.name.lower() not in splits]
-    if len(found) < 2 or others:
+    given = [child for several in found.values() for child in several]
+    others = [child.name for child in folders if child not in given and child.name[0] not in "._"]
+    several = any(len(each) > 1 for each in found.values())
+    if "train" not in found or len(found) < 2 or others or several:
         raise ValueError(
-            f"the folder {folder} holds {', '.join(c.name for c in found.values())}, which look "
+            f"the folder {folder} holds {', '.join(c.name for c in given)}, which look "
             f"like splits, {'beside ' + ', '.join(others) if others else 'but no other split'}; "
             "give train and test, or the folder of one of them"
         )
-    parts: dict[Split, Dataset] = {}
-    for split, child in found.items():
-        name: Split = "train" if split == "train" else "test"
-        parts[name] = replace(read_folder(child, image_size), name=folder.resolve().name)
+    held = found.pop("val", [])
+    if held and "test" in found:
+        found["train"] += held
+    elif held:
+        found["test"] = held
+    parts: dict[Split, Dataset] = {
+        "train": _joined([read_folder(child, image_size) for child in found["train"]], folder),
+        "test": _joined([read_folder(child, image_size) for child in found["test"]], folder),
+    }
     shapes = {tuple(part.x.shape[1:]) for part in parts.values()}
     if len(shapes) > 1:
         raise ValueError(
@@ -143,6 +159,44 @@ def read_folders(folder: Path, image_size: int | None) -> dict[Split, Dataset]:
             "pass image_size= to make them equal"
         )
     return parts
+
+
+def _role(folder: Path) -> str | None:
+    """Which split a folder is by its name: train, test, val or none."""
+    name = re.sub(r"[_ -]?(set|data|images|imgs)$", "", folder.name.lower())
+    return _ROLES.get(name)
+
+
+def _refuse_deeper_splits(folder: Path) -> None:
+    """Refuse a folder in which train/ and test/ lie deeper, as they would be mixed."""
+    deeper: dict[str, Path] = {}
+    for child in sorted(path for path in folder.rglob("*") if path.is_dir()):
+        if (role := _role(child)) is not None and child.parent != folder:
+            deeper.setdefault(role, child)
+    if "train" in deeper and len(deeper) > 1:
+        one, other = (str(path.relative_to(folder)) for path in list(deeper.values())[:2])
+        raise ValueError(
+            f"the folder {folder} holds {one} and {other}, which look like splits; give the folder "
+            "that they lie in, or one of them"
+        )
+
+
+def _joined(parts: list[Dataset], folder: Path) -> Dataset:
+    """The rows of several folders as one part of a data set, named after ``folder``."""
+    shapes = {tuple(part.x.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"the folder {folder} has images of {' and '.join(map(str, shapes))} in its splits; "
+            "pass image_size= to make them equal"
+        )
+    labels = [part.labels for part in parts]
+    return Dataset(
+        folder.resolve().name,
+        torch.cat([part.x for part in parts]),
+        None if any(each is None for each in labels) else np.concatenate(labels),  # type: ignore[arg-type]
+        None,
+        "; ".join(part.source for part in parts),
+    )
 
 
 def read_stack(path: Path, image_size: int | None) -> Dataset:
@@ -208,7 +262,9 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with Image.open(path) as image:
             yield image
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large ({error}); make it smaller, or remove it") from error
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
         raise ValueError(f"{path} is not a readable image ({error}); remove it") from error
 
 

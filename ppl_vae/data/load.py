@@ -250,7 +250,7 @@ def _read_splits(
     bytewise = all(part.x.dtype == torch.uint8 for part in parts.values())
     if bytewise and max(int(part.x.max()) for part in parts.values()) == 1:
         # These are masks, whose bytes are no intensities.
-        parts = {split: replace(part, x=part.x.float()) for split, part in parts.items()}
+        parts = {s: replace(part, x=part.x.float(), masks=True) for s, part in parts.items()}
     if beside:
         parts = coded(parts, beside, os.fspath(name_or_path))
     return tuple(_choose(parts, split, test_fraction, seed) for split in splits)

@@ -7,7 +7,6 @@ __all__ = ["TABLES", "Column", "read_table"]
 import csv
 import io
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .dataset import Dataset, abbreviated, checked, refuse_too_small
+from .dataset import Dataset, abbreviated, checked
 from .lines import MISSING, Lines, is_number, read_lines
+from .precision import in_single_precision, merged_by_double
 
 Column = str | int
 
@@ -133,8 +133,8 @@ def read_table(
     if decimal_commas and thousands is None:
         _refuse_points(cells(str), [i for i in kept if i not in decimal_commas], names, lines, path)
     features = tuple(names[i] for i in kept)
-    huge = [names[i] for i in kept if _merged_by_double(frame.iloc[:, i])]
-    x = torch.from_numpy(_in_single_precision(values, features, huge, path))
+    huge = [i for i, c in enumerate(kept) if merged_by_double(frame.iloc[:, c].to_numpy())]
+    x = torch.from_numpy(in_single_precision(values, str(path), names=features, merged=huge))
     data = Dataset(path.stem, x, labels, features, str(path), context=beside or None)
     return checked(data, lines)
 
@@ -222,17 +222,6 @@ def _numbers(column: Any, markers: Sequence[str]) -> tuple[np.ndarray, np.ndarra
     return found.to_numpy(), wrong
 
 
-def _merged_by_double(column: Any) -> bool:
-    """Whether a column holds whole numbers that double precision cannot tell apart."""
-    import pandas as pd
-
-    if not pd.api.types.is_integer_dtype(column):
-        return False
-    exact = column.to_numpy()
-    large = abs(int(exact.min())) > 2**53 or int(exact.max()) > 2**53
-    return large and len(np.unique(exact)) > len(np.unique(exact.astype(np.float64)))
-
-
 def _with_commas(
     column: Any, separator: str | None, markers: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -248,36 +237,6 @@ def _with_commas(
         return numbers, wrong
     plain = column.astype(str).str.replace(".", "", regex=False).str.replace(",", ".")
     return _numbers(plain, [*markers, "nan"])
-
-
-def _in_single_precision(
-    values: np.ndarray, names: Sequence[str], huge: Sequence[str], path: Path
-) -> np.ndarray:
-    """Single precision, unless that would merge values of a column that are different.
-
-    ``huge`` are columns that double precision merged already.
-    """
-    with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
-        single = values.astype(np.float32)
-    merged = list(huge)
-    for i, name in enumerate(names):
-        present = values[~np.isnan(values[:, i]), i]
-        refuse_too_small(present, f"column {name!r} of {path}")
-        far = np.ptp(present) < 1e-4 * np.abs(present).max() if len(present) else False
-        rounded = single[~np.isnan(values[:, i]), i]
-        if far and len(np.unique(present)) > len(np.unique(rounded)):
-            merged.append(name)
-    if not merged:
-        return single
-    warnings.warn(
-        f"{path} has columns so far from zero for their spread that single precision merges their "
-        f"values: {abbreviated(merged)}; subtract a constant from them (as a time in seconds since "
-        "the first), or leave them out (as names of rows), or the model will not see their "
-        "differences",
-        UserWarning,
-        stacklevel=4,
-    )
-    return values
 
 
 def _texts_or_numbers(column: Any, separator: str | None, markers: Sequence[str]) -> np.ndarray:

@@ -23,9 +23,10 @@ from ..inference.fit import FitResult, fit
 from ..pictures.film import TrainingFilm
 from ..pictures.latents import plot_latents
 from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
-from ..rows import Rows, binarize, to_float
+from ..rows import Rows, to_float
 from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
+from .matching import fingerprints, matched, rows_once
 from .metrics import evaluate, finite_json
 from .recipe import PRECISIONS, Recipe
 from .unfinished import unfinished
@@ -143,7 +144,7 @@ class Run:
             If the columns are not those of the fit.
         """
         settings = self.settings
-        data = matched(data, settings.get("features"))
+        data = matched(data, settings.get("features"), settings.get("dtype"))
         if data.x.is_floating_point() and data.x.isnan().any() and not settings["vae"]["missing"]:
             raise ValueError(
                 f"{data.source} has missing entries, and the run was fitted to rows that have "
@@ -250,6 +251,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             "ppl_vae": __version__,
             "data": {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()},
             "features": train.feature_names,
+            "dtype": str(train.x.dtype).removeprefix("torch."),
             "context": [asdict(coding) for coding in train.codings],
             "fingerprints": fingerprints(train, test),
             "binarize": recipe.binarize,
@@ -357,44 +359,3 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def rows_once(data: Dataset, method: str, seed: int) -> Tensor:
-    """Rows as bits, if these are asked for, drawn once."""
-    return binarize(
-        data.x,
-        "static" if method == "dynamic" else method,
-        seed=None if method in ("none", "threshold") else seed,
-    )
-
-
-def fingerprints(train: Dataset, test: Dataset) -> dict[str, str]:
-    """Hashes of the rows, by which other data are noticed."""
-    return {
-        name: Rows(part.x, part.covariates).fingerprint()
-        for name, part in (("train", train), ("test", test))
-    }
-
-
-def matched(data: Dataset, features: list[str] | None) -> Dataset:
-    """The data with their columns in the order of the fit, by name.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, or there are others.
-    """
-    names = data.feature_names
-    if features is None or names is None or list(names) == list(features):
-        return data
-    lost = [name for name in features if name not in set(names)]
-    more = [name for name in names if name not in set(features)]
-    if lost or more:
-        said = [f"has no column {', '.join(map(repr, lost[:5]))}"] if lost else []
-        said += [f"has {', '.join(map(repr, more[:5]))}, which the fit had not"] if more else []
-        raise ValueError(
-            f"{data.source} {' and '.join(said)}; give the columns of the fit, and leave others "
-            "out with --drop"
-        )
-    order = [list(names).index(name) for name in features]
-    return replace(data, x=data.x[:, order], feature_names=tuple(features))

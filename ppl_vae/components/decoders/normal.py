@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["NormalDecoder"]
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,4 +87,14 @@ class NormalDecoder(Decoder):
 
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         loc = self.center + self.spread * raw
-        return dist.Normal(loc, self.spread * self.scale(self.raw_scale))
+        return _Normal(loc, self.spread * self.scale(self.raw_scale))
+
+
+class _Normal(dist.Normal):
+    """A normal whose density never squares its scale, which in units of 1e-26 would leave zero."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        standard = (value - self.loc) / self.scale
+        return -0.5 * standard.square() - self.scale.log() - 0.5 * math.log(2 * math.pi)
