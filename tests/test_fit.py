@@ -200,23 +200,18 @@ def test_resume_ends_as_without_the_stop(bits, tmp_path, monkeypatch, engine):
     class StopError(Exception):
         pass
 
-    import ppl_vae.inference.fit as module
-
-    saved = module.save_checkpoint
-    monkeypatch.setattr(module.time, "perf_counter", iter(range(0, 10**6, 10)).__next__)
-
-    def stop_after_three(*args, **kwargs):
-        saved(*args, **kwargs)
-        if len(kwargs["history"]["train_loss"]) == 3:
+    def stop(epoch):
+        if epoch == 4:  # before the state of this epoch is kept
             raise StopError
 
-    monkeypatch.setattr(module, "save_checkpoint", stop_after_three)
+    kept = {"checkpoint_dir": tmp_path, **options}
+    monkeypatch.setattr("time.perf_counter", iter(range(0, 10**6, 10)).__next__)
     with pytest.raises(StopError):
-        fit(small(bits), bits[:400], checkpoint_dir=tmp_path, **options)
+        fit(small(bits), bits[:400], checkpoint_every=0, on_epoch=stop, **kept)
     monkeypatch.undo()
 
     resumed = VAE.from_config(whole.config, seed=5)
-    result = fit(resumed, bits[:400], checkpoint_dir=tmp_path, resume=True, **options)
+    result = fit(resumed, bits[:400], resume=True, **kept)
     assert same(weights(whole), weights(resumed))
     assert result.history.identical(expected.history)
     assert result.seconds > 30  # by the clock of the stopped fit, ten a reading
@@ -694,11 +689,8 @@ def test_adamw_is_that_of_torch(engine):
     torch.testing.assert_close(module.weight, other.weight)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(bits, tmp_path, monkeypatch):
-    import ppl_vae.inference.fit as module
-
-    monkeypatch.setattr(module.time, "perf_counter", iter(range(0, 10**6, 10)).__next__)
-    options = {"epochs": 4, "checkpoint_dir": tmp_path, "progress": False}
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(bits, tmp_path):
+    options = {"epochs": 4, "checkpoint_dir": tmp_path, "checkpoint_every": 0, "progress": False}
     whole = fit(small(bits), bits, **options)
     latest = tmp_path / "fit.safetensors"
     latest.write_bytes(latest.read_bytes()[:-5])

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .options import (
+    CheckpointEvery,
     Context,
     Data,
     DataRoot,
@@ -129,6 +130,7 @@ def fit(
     device: Device = "auto",
     precision: Precision = "32",
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
@@ -175,6 +177,7 @@ def fit(
         engine=engine,
         device=device,
         precision=precision,
+        checkpoint_every=checkpoint_every,
         film=film,
     )
     print_run(finished, preset, as_json=as_json, quiet=quiet)
@@ -197,6 +200,7 @@ def reproduce(
     device: Device = "auto",
     precision: Precision = "32",
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
+    checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
@@ -230,6 +234,7 @@ def reproduce(
         engine=engine,
         device=device,
         precision=precision,
+        checkpoint_every=checkpoint_every,
         film=film,
     )
     print_reproduction(finished, name, seed, as_json=as_json, quiet=quiet)

@@ -284,15 +284,19 @@ class Loop:
                 return loss.differentiable_loss(*given)
 
     def state(self) -> dict[str, Mapping[str, Tensor]]:
-        """Groups of tensors from which the fit can be gone on with."""
-        adam = {name: value.clone() for name, value in self.step.state.items()}
+        """Groups of tensors from which the fit can be gone on with, which the next step changes."""
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        groups = {"vae": self.weights(), "best": self.best, "adam": adam, "random": random}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "vae": self.vae.state_dict(),
+            "best": self.best,
+            "adam": self.step.state,
+            "random": random,
+        }
         if self.average is not None:
             groups["average"] = self.average.state()
-        return {**groups}
+        return groups
 
     def restore(
         self, groups: Mapping[str, Mapping[str, Tensor]], history: dict[str, list[float]]

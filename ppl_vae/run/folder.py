@@ -229,8 +229,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             name: getattr(recipe, name)
             for name in (
                 *("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "optimizer"),
-                *("average", "objective"),
-                *("patience", "engine", "seed"),
+                *("average", "objective", "patience", "engine", "seed"),
             )
         }
         result = fit(
@@ -241,6 +240,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             binarize=recipe.binarize,
             fabric=fabric,
             checkpoint_dir=folder / "checkpoint",
+            checkpoint_every=recipe.checkpoint_every,
             resume=resume,
             progress=progress,
             on_epoch=frames,

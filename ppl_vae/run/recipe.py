@@ -48,6 +48,8 @@ class Recipe:
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     precision
         The precision of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
+    checkpoint_every
+        Seconds between two checkpoints, as in :func:`~ppl_vae.fit`; None chooses.
     film
         Draw the training, in about thirty frames. Images only.
     preset
@@ -72,6 +74,7 @@ class Recipe:
     num_samples: int = 500
     device: str = "auto"
     precision: str = "32"
+    checkpoint_every: float | None = None
     film: bool = False
     preset: str | None = None
 
@@ -128,6 +131,10 @@ class Recipe:
             raise ValueError(
                 f"--validation is {self.validation}; pass the fraction of rows to hold out, from 0 "
                 "(none) to below 1"
+            )
+        if self.checkpoint_every is not None and not 0 <= self.checkpoint_every < math.inf:
+            raise ValueError(
+                f"--checkpoint-every is {self.checkpoint_every}; pass seconds of at least 0"
             )
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; pass a whole number of at least 0")
