@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
     from .components.decoders import NormalDecoder as NormalDecoder
     from .components.decoders import PoissonDecoder as PoissonDecoder
+    from .components.decoders import SelfMaskingDecoder as SelfMaskingDecoder
     from .components.decoders import (
         ZeroInflatedNegativeBinomialDecoder as ZeroInflatedNegativeBinomialDecoder,
     )
@@ -108,6 +109,7 @@ _HOMES = {
         "NegativeBinomialDecoder",
         "NormalDecoder",
         "PoissonDecoder",
+        "SelfMaskingDecoder",
         "ZeroInflatedNegativeBinomialDecoder",
     ),
     "components.encoders": (

@@ -44,7 +44,7 @@ class VAEConfig(BaseModel):
     likelihood
         ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"``, ``"normal"``,
         ``"poisson"``, ``"zero_inflated_negative_binomial"``, ``"discretized_logistic"``,
-        ``"binomial"`` or ``"categorical"``.
+        ``"binomial"``, ``"categorical"`` or ``"self_masking"``.
     prior
         ``"standard_normal"``, ``"mixture"``, ``"vamp"``, ``"flow"``, ``"ladder"`` or
         ``"conditional"``.

@@ -81,6 +81,11 @@ class VAE(AmortizedModel):
         _check_weights(prior=prior, decoder=decoder, encoder=encoder)
         if getattr(encoder, "missing", False):
             _check_leaves_out(decoder)
+        elif getattr(decoder, "needs_missing", False):
+            raise ValueError(
+                f"{type(decoder).__name__} says which entries are missing, so that the encoder has "
+                "to accept rows with missing entries; build both with missing=True"
+            )
         self.prior = prior
         self.decoder = decoder
         self.encoder = encoder

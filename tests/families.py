@@ -58,6 +58,7 @@ LIKELIHOOD = {
     "categorical": "categorical:levels=4",
     "discretized_logistic": "discretized_logistic",
     "binomial": "binomial",
+    "self_masking": "self_masking:hides=high",
 }
 KINDS = {
     "network": (NETWORKS, NETWORK),
@@ -87,6 +88,7 @@ def rows(likelihood: str, shape: tuple[int, ...], size: int = 40) -> Tensor:
         "categorical": (uniform * 4).floor(),
         "discretized_logistic": (uniform * 5).floor() / 4,
         "binomial": (uniform * 5).floor() / 4,
+        "self_masking": uniform * 6 - 3,
     }[likelihood.partition(":")[0]]
 
 
@@ -102,6 +104,7 @@ def case(
     shape = (5,) if choices["network"].startswith("mlp") else (6, 5)
     if choices["prior"].startswith("conditional"):
         covariate_dim = covariate_dim or 2
+    missing = missing or choices["likelihood"].startswith("self_masking")
     x = rows(choices["likelihood"], shape)
     if missing:
         gaps = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.2
@@ -150,7 +153,12 @@ def of(each: dict[str, object]) -> set[frozenset[tuple[str, str]]]:
 
 
 def impossible(each: dict[str, object]) -> bool:
-    """What is refused in a sentence: a VampPrior given covariates, and what needs some without."""
+    """What is refused in a sentence: a VampPrior given covariates, and what needs some without.
+
+    And a model of what is missing where nothing may be.
+    """
+    if str(each.get("likelihood", "")).startswith("self_masking") and each.get("missing") is False:
+        return True
     prior, covariates = str(each.get("prior", "")), each.get("covariate_dim")
     if prior.startswith("vamp"):
         return bool(covariates)

@@ -13,6 +13,7 @@ __all__ = [
     "NegativeBinomialDecoder",
     "NormalDecoder",
     "PoissonDecoder",
+    "SelfMaskingDecoder",
     "ZeroInflatedNegativeBinomialDecoder",
 ]
 
@@ -27,4 +28,5 @@ from .counts import (
 from .normal import NormalDecoder
 from .categorical import CategoricalDecoder
 from .levels import BinomialDecoder, DiscretizedLogisticDecoder
+from .self_masking import SelfMaskingDecoder
 from .decoder import DECODERS, Decoder

@@ -67,6 +67,7 @@ class Decoder(nn.Module, abc.ABC):
     support: ClassVar[constraints.Constraint]
     accepts: ClassVar[str]
     outputs: int = 1
+    needs_missing: bool = False
     center: Tensor
     spread: Tensor
 
@@ -134,8 +135,14 @@ class Decoder(nn.Module, abc.ABC):
         several = (self.outputs,) if self.outputs > 1 else ()
         entries = self.likelihood(raw.reshape(*batch, *self.event_shape, *several))
         if observed is not None:
-            entries = entries.mask(observed)
+            entries = self.leave_out(entries, observed)
         return entries.to_event(len(self.event_shape))
+
+    def leave_out(
+        self, entries: TorchDistributionMixin, observed: Tensor
+    ) -> TorchDistributionMixin:
+        """The entries' distribution where some are not observed, which then do not count."""
+        return entries.mask(observed)
 
 
 # The narrowest support first: VAEConfig.for_data takes the first that describes the data.
