@@ -18,7 +18,7 @@ FLOORS = (
     ("vae",),
     ("presets",),
     ("inference", "workflow"),
-    ("trees",),
+    ("trees", "sklearn"),
     ("pictures",),
     ("run",),
     ("cli",),

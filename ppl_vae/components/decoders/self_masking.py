@@ -142,8 +142,9 @@ class SelfMaskingDecoder(NormalDecoder):
     that they are missing at random; a slope b of zero says so here.
 
     Nothing but the model tells the two apart, as the numbers that are missing were never seen:
-    check what follows from either. Where it is known that high numbers are missing, or low ones,
-    as above the limit of an instrument, say so with ``hides``.
+    check what follows from either, and keep the network small, as it extrapolates to numbers that
+    no row shows. Where it is known that high numbers are missing, or low ones, as above the limit
+    of an instrument, say so with ``hides``.
 
     Source: Ipsen et al. (2021), *not-MIWAE*, equations 4 and 9, where missing entries are drawn;
     under a probit they integrate out.
