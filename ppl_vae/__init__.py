@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .presets import PRESETS as PRESETS
     from .presets import Preset as Preset
     from .rows import binarize as binarize
+    from .store import Store as Store
     from .trees.pyro_svi import from_pyro_svi as from_pyro_svi
     from .trees.vae import to_datatree as to_datatree
     from .vae import VAE as VAE
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
     from .workflow.disentanglement import disentanglement as disentanglement
+    from .workflow.encoding import encode as encode
     from .workflow.evidence import log_evidence as log_evidence
     from .workflow.imputation import impute as impute
     from .workflow.imputation import to_frame as to_frame
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
     from .workflow.reliability import active_units as active_units
     from .workflow.reliability import amortization_gap as amortization_gap
     from .workflow.reliability import pareto_khat as pareto_khat
+    from .workflow.simulation import simulate as simulate
 
 __version__ = "0.1.0"
 
@@ -149,6 +152,7 @@ _HOMES = {
     ),
     "presets": ("PRESETS", "Preset"),
     "rows": ("binarize",),
+    "store": ("Store",),
     "vae": ("VAE",),
     "workflow.aggregate": ("prior_gap",),
     "workflow.annealing": ("sandwich",),
@@ -157,6 +161,7 @@ _HOMES = {
     "trees.vae": ("to_datatree",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.disentanglement": ("disentanglement",),
+    "workflow.encoding": ("encode",),
     "workflow.evidence": ("log_evidence",),
     "pictures.film": ("TrainingFilm",),
     "pictures.decoded": ("plot_interpolation", "plot_manifold", "plot_traversals"),
@@ -168,6 +173,7 @@ _HOMES = {
     "workflow.predictive": ("predictive_check",),
     "trees.pyro_svi": ("from_pyro_svi",),
     "workflow.refinement": ("refine",),
+    "workflow.simulation": ("simulate",),
     "workflow.reliability": ("active_units", "amortization_gap", "pareto_khat"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_finite", "load_tensors", "save_tensors", "written_whole"]
+__all__ = ["check_finite", "checksum", "load_tensors", "save_tensors", "written_whole"]
 
 import glob
 import hashlib
@@ -95,7 +95,7 @@ def save_tensors(
     # Tensors lie at multiples of their own size, as readers that map the file want it.
     order = sorted(whole, key=lambda key: (-whole[key].element_size(), key))
     described: dict[str, object] = {
-        "__metadata__": {**metadata, _CHECKSUM: _checksum(whole, metadata)}
+        "__metadata__": {**metadata, _CHECKSUM: checksum(whole, metadata)}
     }
     end = 0
     for key in order:
@@ -137,7 +137,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
             "it may be truncated, or written by something else: save it again with vae.save(path)"
         ) from error
     written = metadata.pop(_CHECKSUM, None)  # files of 0.1 have none
-    if written is not None and written != _checksum(tensors, metadata):
+    if written is not None and written != checksum(tensors, metadata):
         raise ValueError(
             f"{str(path)!r} is not what was written: its checksum is another, so that the file was "
             "damaged or changed; restore it from a copy, or save it again with vae.save(path)"
@@ -161,7 +161,8 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A hash of contiguous tensors in memory, their names and types, and of text beside them."""
     digest = hashlib.blake2b(digest_size=16)
     for key in sorted(metadata):
         digest.update(f"{key}={metadata[key]}\n".encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MemorySink", "Sink"]
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +14,17 @@ from torch import Tensor
 class Sink(Protocol):
     """Takes results by row, a region of rows after the other, in any order.
 
-    A store on disk that can be written by region, such as zarr, is one as well as memory.
+    :class:`~ppl_vae.store.StoreSink` is one on disk.
     """
+
+    def regions(self) -> Iterator[slice]:
+        """The rows that are still to be computed, a region at a time."""
 
     def write(self, name: str, rows: slice, values: Tensor | np.ndarray) -> None:
         """Put ``values`` (row, ...) where ``rows`` of the array called ``name`` are."""
+
+    def finish(self, region: slice) -> None:
+        """Say that all rows of a region were written."""
 
     def arrays(self) -> dict[str, Any]:
         """Everything written, by name: arrays whose first dimension has all rows."""
@@ -44,12 +51,19 @@ class MemorySink:
         self._num_rows = num_rows
         self._arrays: dict[str, np.ndarray] = {}
 
+    def regions(self) -> Iterator[slice]:
+        """All rows are one region."""
+        yield slice(0, self._num_rows)
+
     def write(self, name: str, rows: slice, values: Tensor | np.ndarray) -> None:
         """Put ``values`` (row, ...) where ``rows`` of the array called ``name`` are."""
         region = values.cpu().numpy() if isinstance(values, Tensor) else values
         if name not in self._arrays:
             self._arrays[name] = np.empty((self._num_rows, *region.shape[1:]), region.dtype)
         self._arrays[name][rows] = region
+
+    def finish(self, region: slice) -> None:
+        """Memory has nothing to do for it."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything written, by name."""

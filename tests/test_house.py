@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a room imports from floors below its own, and from itself.
 FLOORS = (
     ("files", "isolation", "progress", "renamed", "dims", "processor", "distributions"),
-    ("intensities", "sources", "sink"),
+    ("intensities", "sources", "sink", "store"),
     ("amortized", "components"),
     ("rows", "data"),
     ("config",),

@@ -6,6 +6,8 @@ __all__ = ["diagnose", "encode", "evaluate", "pictures", "report", "sample"]
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +17,7 @@ from rich.console import Console
 
 from .conditions import covariates_of
 from .options import (
+    STORE,
     Data,
     DataRoot,
     Draws,
@@ -34,10 +37,13 @@ from .options import (
     source_of,
     writable,
 )
-from .printing import print_metrics
+from .printing import INTERRUPTED, fail, print_metrics
 
 if TYPE_CHECKING:
     from ..run import Run
+
+# Groups of the DataTree that encode writes.
+_ENCODED = ("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data")
 
 
 def evaluate(
@@ -72,7 +78,11 @@ def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(help="How many rows to draw.")] = 64,
     out: Annotated[
-        Path | None, typer.Option(help="A .npz file, or a .png picture; RUN/samples.npz.")
+        Path | None,
+        typer.Option(
+            help="A .npz file, a .png picture, or a .zarr store, written chunk by chunk; "
+            "RUN/samples.npz."
+        ),
     ] = None,
     context: Annotated[
         list[str] | None,
@@ -92,14 +102,27 @@ def sample(
     from ..pictures.rows import plot_draws
     from ..run import Run
     from ..workflow.posterior import sample_prior
+    from ..workflow.simulation import simulate
 
     if num_samples < 1:
         raise ValueError(f"--num-samples is {num_samples}; pass at least 1")
     finished = Run(run)
     vae = finished.vae()
-    out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png"))
+    out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png", STORE))
     given = covariates_of(finished, context or [], num_samples, seed)
-    if out.suffix == ".png":
+    if out.suffix == STORE:
+        names = [name for coding in finished.codings for name in coding.names]
+        with _gone_on_with(out):
+            simulate(
+                vae,
+                num_samples,
+                covariates=given,
+                covariate_names=names or None,
+                seed=seed,
+                store=out,
+                progress=not quiet,
+            )
+    elif out.suffix == ".png":
         figure = plot_draws(vae, covariates=given, num_rows=num_samples, seed=seed)
         with written_whole(out) as temporary:
             figure.savefig(temporary)
@@ -125,7 +148,13 @@ def sample(
 def encode(
     run: RunFolder,
     data: Data,
-    out: Annotated[Path | None, typer.Option(help="netCDF file; RUN/DATA.nc.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A netCDF file, or a .zarr store, written chunk by chunk, by several processes "
+            "too, and gone on with where it was stopped; RUN/DATA.nc."
+        ),
+    ] = None,
     draws: Annotated[int, typer.Option(help="Posterior draws for each row.")] = 200,
     data_root: DataRoot = None,
     label: Label = None,
@@ -138,14 +167,14 @@ def encode(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw the latents of every row of DATA, into a netCDF DataTree that ArviZ reads."""
+    """Draw the latents of every row of DATA, into a DataTree that ArviZ reads."""
     from ..data import load_data
     from ..run import Run
     from ..trees.vae import to_datatree, write_datatree
 
     finished = Run(run)
     vae = finished.vae()
-    out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc",))
+    out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc", STORE))
     rows = load_data(
         split=None,
         **{
@@ -153,20 +182,32 @@ def encode(
             "context": finished.codings,
         },
     )
-    tree = to_datatree(
-        vae,
-        finished.rows(rows),
-        covariates=rows.covariates,
-        num_samples=draws,
-        labels=rows.labels,
-        feature_names=rows.feature_names,
-        covariate_names=rows.covariate_names,
-        groups=("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data"),
-        seed=seed,
-        progress=not quiet,
-    )
-    write_datatree(tree, out)
-    if not quiet:
+    with _gone_on_with(out):
+        tree = to_datatree(
+            vae,
+            finished.rows(rows),
+            covariates=rows.covariates,
+            num_samples=draws,
+            labels=rows.labels,
+            feature_names=rows.feature_names,
+            covariate_names=rows.covariate_names,
+            groups=(
+                "posterior",
+                "log_likelihood",
+                "sample_stats",
+                "observed_data",
+                "constant_data",
+            ),
+            seed=seed,
+            store=out if out.suffix == STORE else None,
+            progress=not quiet,
+        )
+    if out.suffix != STORE:
+        write_datatree(tree, out)
+    if not quiet and "missing_rows" in tree.attrs:
+        left = tree.attrs["missing_rows"]
+        typer.echo(f"{out} waits for {left} rows of other processes")
+    elif not quiet:
         sizes = dict(tree["posterior"].sizes)
         typer.echo(f"z {sizes} and its log-weights written to {out}")
 
@@ -264,6 +305,17 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
     path = write_report(finished.folder)
     if not quiet:
         typer.echo(f"Written to {path}")
+
+
+@contextmanager
+def _gone_on_with(out: Path) -> Iterator[None]:
+    """Say how a store goes on, where it was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:  # typer keeps no more of it than the exit code
+        if out.suffix == STORE:
+            fail(f"interrupted; the same command goes on with {str(out)!r}", code=INTERRUPTED)
+        raise
 
 
 def _to_write_into(folder: Path) -> Run:

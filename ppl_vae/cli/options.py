@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "STORE",
     "CheckpointEvery",
     "Context",
     "Data",
@@ -37,6 +38,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+# What a store that is written chunk by chunk is called.
+STORE = ".zarr"
 
 Data = Annotated[
     str,
@@ -143,8 +147,10 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 def free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
     if path.suffix not in accepted:
-        raise ValueError(f"--out is {str(path)!r}; accepted are files in {', '.join(accepted)}")
-    if path.exists() and not force:
+        raise ValueError(f"--out is {str(path)!r}; accepted are {', '.join(accepted)}")
+    if path.suffix == STORE:
+        _free_store(path, force)
+    elif path.exists() and not force:
         raise FileExistsError(
             f"--out is {str(path)!r}, which exists; choose another, or replace it with --force"
         )
@@ -152,6 +158,24 @@ def free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:
         raise FileNotFoundError(f"--out is {str(path)!r}, whose folder does not exist")
     writable(path.parent, f"--out is {str(path)!r}, whose folder")
     return path
+
+
+def _free_store(path: Path, force: bool) -> None:
+    """Make place for a store; one that is not finished is gone on with."""
+    from ..store import Store
+
+    store = Store(path)
+    if force and store.world > 1:
+        raise ValueError(
+            f"--force was given to {store.world} processes, of which one would remove what another "
+            f"has begun; remove {str(path)!r} before"
+        )
+    if force:
+        store.remove()
+    elif store.complete and store.world == 1:
+        raise FileExistsError(
+            f"--out is {str(path)!r}, which is complete; choose another, or replace it with --force"
+        )
 
 
 def writable(folder: Path, called: str) -> None:

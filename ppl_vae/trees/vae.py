@@ -17,9 +17,12 @@ from ..files import written_whole
 from ..renamed import renamed
 from ..rows import Rows
 from ..workflow.posterior import Draws, map_draws, sample_prior
+from .stored import stored_datatree
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Store
 
 GROUPS = (
     "posterior",
@@ -64,6 +67,7 @@ def to_datatree(
     groups: Sequence[str] = GROUPS,
     seed: int = 0,
     chunk_rows: int | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> xr.DataTree:
     """Draw what ArviZ looks at, for rows of data, into one DataTree.
@@ -87,10 +91,11 @@ def to_datatree(
     history
         ``FitResult.history``, kept as ``fit_history``.
     groups
-        Which groups to make; predictive ones take as much memory as ``num_samples`` copies of
-        ``x``.
-    seed, chunk_rows
-        As in :func:`~ppl_vae.sample_posterior`.
+        Which groups to make; predictive ones take as much memory, or disk, as ``num_samples``
+        copies of ``x``.
+    seed, chunk_rows, store
+        As in :func:`~ppl_vae.sample_posterior`. A store has no ``fit_history``, nor the ``prior``
+        and ``prior_predictive`` of a conditional VAE, which have rows too.
     progress
         Show how it goes on standard error.
 
@@ -108,7 +113,9 @@ def to_datatree(
     ------
     TypeError, ValueError
         If ``x`` or ``covariates`` is not what the VAE describes, a group is unknown, or there are
-        not as many labels as rows.
+        not as many labels as rows, or the store is of other results.
+    FileExistsError
+        If something else is where the store would be.
 
     Examples
     --------
@@ -129,6 +136,37 @@ def to_datatree(
     if labels is not None and len(labels) != len(data):
         raise ValueError(
             f"labels has {len(labels)} entries but x has {len(data)} rows; pass one each"
+        )
+
+    event = event_dims(vae.event_shape)
+    coords: dict[str, Any] = {
+        "row": np.arange(len(data)),
+        "latent": np.arange(vae.latent_dim),
+        **{dim: np.arange(n) for dim, n in zip(event, vae.event_shape, strict=True)},
+    }
+    if feature_names is not None:
+        coords["feature"] = list(feature_names)
+    if covariate_names is not None:
+        coords["covariate"] = list(covariate_names)
+    beside = {} if labels is None else {"label": np.asarray(labels)}
+    if data.covariates is not None:
+        beside["covariates"] = data.covariates.numpy(force=True)
+    attrs = {
+        group: {"inference_library": "ppl_vae", **_CAUTIONS.get(group, {})} for group in GROUPS
+    }
+    if store is not None:
+        return stored_datatree(
+            store,
+            vae,
+            data,
+            groups=groups,
+            coords=coords,
+            beside=beside,
+            attrs=attrs,
+            num_samples=num_samples,
+            seed=seed,
+            chunk_rows=chunk_rows,
+            progress=progress,
         )
 
     def summary(draws: Draws) -> dict[str, Tensor]:
@@ -164,9 +202,6 @@ def to_datatree(
         made["posterior"] = {"z": arrays["z"]}
     if "posterior_predictive" in groups:
         made["posterior_predictive"] = {"x": arrays["x"]}
-    beside = {} if labels is None else {"label": np.asarray(labels)}
-    if data.covariates is not None:
-        beside["covariates"] = data.covariates.numpy(force=True)
     if beside:
         made["constant_data"] = beside
     if "prior" in groups or "prior_predictive" in groups:
@@ -175,17 +210,7 @@ def to_datatree(
         )
         made |= {"prior": {"z": z[None]}, "prior_predictive": {"x": x_drawn[None]}}
 
-    event = event_dims(vae.event_shape)
     row_dims = {name: ["row"] for name in ("log_p", "log_q", "log_weight", "label")}
-    coords: dict[str, Any] = {
-        "row": np.arange(len(data)),
-        "latent": np.arange(vae.latent_dim),
-        **{dim: np.arange(n) for dim, n in zip(event, vae.event_shape, strict=True)},
-    }
-    if feature_names is not None:
-        coords["feature"] = list(feature_names)
-    if covariate_names is not None:
-        coords["covariate"] = list(covariate_names)
     per_row = {
         "z": ["row", "latent"],
         "x": ["row", *event],
@@ -200,7 +225,7 @@ def to_datatree(
             {group: made[group]},
             dims=prior_dims if group.startswith("prior") else per_row,
             coords=coords,
-            attrs={group: {"inference_library": "ppl_vae", **_CAUTIONS.get(group, {})}},
+            attrs={group: attrs[group]},
         )[group]
     if "fit_history" in groups and history is not None:
         tree["fit_history"] = xr.DataTree(history)

@@ -5,7 +5,8 @@ from __future__ import annotations
 __all__ = ["Path", "anneal", "annealed", "sandwich"]
 
 import math
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,13 +15,16 @@ from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
 from ..rows import Rows, rows_within_budget
-from ..sink import MemorySink
+from ..sink import MemorySink, Sink
 from .chains import STARTS, Path, annealed, there_and_back
+from .chunked import sink_for, through
 from .posterior import evaluating
-from .weights import average_chains, evidence_dataset
+from .weights import average_chains, evidence_contents, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Store
 
 
 # An upper bound so many nats above all that chains from the start can be is of another mode.
@@ -39,6 +43,7 @@ def anneal(
     num_leapfrog: int = 3,
     seed: int = 0,
     chunk_rows: int | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     r"""Estimate log p(x) of each row by annealed importance sampling (AIS).
@@ -73,7 +78,7 @@ def anneal(
     num_leapfrog
         Leapfrog steps of a Hamiltonian transition; each costs one gradient of the decoder for
         each chain.
-    seed, chunk_rows
+    seed, chunk_rows, store
         As in :func:`~ppl_vae.sample_posterior`.
     progress
         Show how it goes on standard error.
@@ -114,21 +119,26 @@ def anneal(
     data.check(vae)
     _check_options(start, num_samples, num_temperatures, num_leapfrog)
     size = rows_within_budget(vae.event_shape, num_samples, gradients=True, chunk_rows=chunk_rows)
-    sink = MemorySink(len(data))
+    attrs: dict[str, Any] = {
+        "method": "ais",
+        "num_samples": num_samples,
+        "num_temperatures": num_temperatures,
+        "start": start,
+        "seed": seed,
+    }
+    sink = None
+    if store is not None:
+        given = {"what": "evidence", "num_leapfrog": num_leapfrog, **attrs}
+        contents = evidence_contents(**attrs)
+        sink = sink_for(store, vae, data, contents, size=size, numbers=7, **given)
+    to: Sink = MemorySink(len(data)) if sink is None else sink
     with evaluating(vae, seed), Progress(len(data), "anneal", show=progress) as bar:
-        for rows, batch in data.chunks(size, vae.like):
+        for rows, batch in through(data, size, vae.like, to, seed=seed, bar=bar):
             path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
             _, log_weight = annealed(path, num_samples, num_temperatures, bar)
             for name, value in average_chains(log_weight, num_temperatures).items():
-                sink.write(name, rows, value)
-    return evidence_dataset(
-        sink.arrays(),
-        method="ais",
-        num_samples=num_samples,
-        num_temperatures=num_temperatures,
-        start=start,
-        seed=seed,
-    )
+                to.write(name, rows, value)
+    return evidence_dataset(to.arrays(), **attrs) if sink is None else sink.close().open()
 
 
 @renamed(context="covariates", num_chains="num_samples")

@@ -10,21 +10,25 @@ __all__ = [
     "smoothed_tail_index",
 ]
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..renamed import renamed
-from ..rows import Rows
+from ..rows import Rows, rows_within_budget
 from .annealing import anneal
 from .baseline import independent_log_prob
+from .chunked import sink_for
 from .khat import khat, reliable_khat, smoothed_tail_index
 from .posterior import Draws, map_draws
-from .weights import average_weight, evidence_dataset
+from .weights import average_weight, evidence_contents, evidence_dataset
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Store
 
 # Draws that judge the weights, apart from those that log p(x) is estimated with.
 _JUDGING = 500
@@ -41,6 +45,7 @@ def log_evidence(
     num_temperatures: int | None = None,
     seed: int = 0,
     chunk_rows: int | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     r"""Estimate log p(x) of each row by importance sampling from the encoder, or by annealing.
@@ -70,7 +75,7 @@ def log_evidence(
         importance sampling as many more judge the weights, at most 500.
     num_temperatures
         Temperatures of annealing; 100 by default.
-    seed, chunk_rows
+    seed, chunk_rows, store
         As in :func:`~ppl_vae.sample_posterior`.
     progress
         Show how it goes on standard error.
@@ -115,6 +120,7 @@ def log_evidence(
             num_temperatures=100 if num_temperatures is None else num_temperatures,
             seed=seed,
             chunk_rows=chunk_rows,
+            store=store,
             progress=progress,
         )
     if method != "importance":
@@ -139,17 +145,28 @@ def log_evidence(
         found = average_weight(estimated, k <= threshold)
         return found | {"pareto_k": k, "weights_usable": k <= threshold}
 
+    data, sink = Rows.of(x, covariates), None
+    attrs: dict[str, Any] = {
+        "method": method,
+        "num_samples": num_samples,
+        "threshold": threshold,
+        "seed": seed,
+    }
+    drawn = judging + num_samples
+    if store is not None:
+        size = rows_within_budget(vae.event_shape, drawn, chunk_rows=chunk_rows)
+        contents = evidence_contents(**attrs)
+        sink = sink_for(store, vae, data, contents, size=size, numbers=7, what="evidence", **attrs)
     arrays = map_draws(
         vae,
-        x,
-        covariates,
+        data,
+        None,
         summary,
-        num_samples=judging + num_samples,
+        num_samples=drawn,
         seed=seed,
         chunk_rows=chunk_rows,
         label="evidence",
         progress=progress,
+        sink=sink,
     )
-    return evidence_dataset(
-        arrays, method=method, num_samples=num_samples, threshold=threshold, seed=seed
-    )
+    return evidence_dataset(arrays, **attrs) if sink is None else sink.close().open()

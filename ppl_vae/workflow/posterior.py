@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "Draws",
+    "encoded_at_once",
     "evaluating",
     "map_draws",
     "map_posterior",
@@ -12,6 +13,7 @@ __all__ = [
     "sample_prior",
 ]
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,10 +30,13 @@ from ..renamed import renamed
 from ..rows import Batch, Rows, rows_within_budget
 from ..sink import MemorySink, Sink
 from ..sources import as_tensor
+from .chunked import sink_for, through
 from .latents import density, draw, moments
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Contents, Store
 
 _MOMENT_ROWS = 1024
 
@@ -97,7 +102,7 @@ def map_draws(
     size = rows_within_budget(vae.event_shape, num_samples, chunk_rows=chunk_rows)
     sink = MemorySink(len(data)) if sink is None else sink
     with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
-        for rows, batch in data.chunks(size, vae.like):
+        for rows, batch in through(data, size, vae.like, sink, seed=seed, bar=bar):
             q = vae.posterior(*batch)
             z = draw(q, (num_samples,))  # (draw, row, latent)
             draws = Draws(
@@ -121,6 +126,7 @@ def sample_posterior(
     num_samples: int = 1000,
     seed: int = 0,
     chunk_rows: int | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """Draw latents from q(z|x), with log p(x, z), log q(z|x) and their difference.
@@ -139,6 +145,9 @@ def sample_posterior(
         Decides the draws, together with ``chunk_rows``.
     chunk_rows
         Rows at a time; by default as many as keep a chunk within about 64 MB.
+    store
+        The path of a zarr store, or a :class:`~ppl_vae.Store`, to write to chunk by chunk in place
+        of memory. One that was not finished is gone on with, and ends the same bit for bit.
     progress
         Show how it goes on standard error.
 
@@ -146,12 +155,16 @@ def sample_posterior(
     -------
     xarray.Dataset
         ``z`` (draw, row, latent), and in nats ``log_p``, ``log_q`` and ``log_weight`` (draw, row).
-        Weighted by ``exp(log_weight)`` the draws are of p(z|x) itself.
+        Weighted by ``exp(log_weight)`` the draws are of p(z|x) itself. Of a ``store`` they are read
+        when they are needed.
 
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``covariates`` is not what the VAE describes, or a number is below 1.
+        If ``x`` or ``covariates`` is not what the VAE describes, a number is below 1, or the store
+        is of other results.
+    FileExistsError
+        If something else is where the store would be.
 
     Examples
     --------
@@ -163,21 +176,40 @@ def sample_posterior(
     """
     import xarray as xr
 
-    arrays = map_draws(
-        vae,
-        x,
-        covariates,
-        lambda draws: {
+    def summary(draws: Draws) -> dict[str, Tensor]:
+        return {
             "z": draws.z.transpose(0, 1),
             "log_p": draws.log_p.T,
             "log_q": draws.log_q.T,
             "log_weight": draws.log_weight.T,
-        },
+        }
+
+    data, sink = Rows.of(x, covariates), None
+    if store is not None:
+        sink = sink_for(
+            store,
+            vae,
+            data,
+            _contents(),
+            size=rows_within_budget(vae.event_shape, num_samples, chunk_rows=chunk_rows),
+            numbers=num_samples * (vae.latent_dim + 3),
+            what="sample_posterior",
+            num_samples=num_samples,
+            seed=seed,
+        )
+    arrays = map_draws(
+        vae,
+        data,
+        None,
+        summary,
         num_samples=num_samples,
         seed=seed,
         chunk_rows=chunk_rows,
         progress=progress,
+        sink=sink,
     )
+    if sink is not None:
+        return sink.close().open()
     dims = ("row", "draw", "latent")
     draws = xr.Dataset(
         {
@@ -189,6 +221,23 @@ def sample_posterior(
     return draws.transpose("draw", "row", "latent")
 
 
+def _contents() -> Contents:
+    """What a store of draws holds."""
+    from ..store import Contents, Variable
+
+    nats = {"unit": "nats"}
+    densities = {
+        name: Variable(name, ("draw", "row"), nats) for name in ("log_p", "log_q", "log_weight")
+    }
+    return Contents({"z": Variable("z", ("draw", "row", "latent")), **densities})
+
+
+def encoded_at_once(vae: AmortizedModel, chunk_rows: int | None) -> int:
+    """How many rows the encoder is given at a time, at most 1024 unless ``chunk_rows`` says so."""
+    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
+    return size if chunk_rows else min(size, _MOMENT_ROWS)
+
+
 def map_posterior(
     vae: AmortizedModel,
     data: Rows,
@@ -198,16 +247,16 @@ def map_posterior(
     chunk_rows: int | None,
     label: str,
     progress: bool,
+    sink: Sink | None = None,
 ) -> dict[str, np.ndarray]:
     """Summaries of q(z|x) some rows at a time, at most 1024, without the decoder.
 
     ``summary`` turns q(z|x) of a batch into tensors whose first dimension is the row.
     """
-    size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
-    size = size if chunk_rows else min(size, _MOMENT_ROWS)
-    sink = MemorySink(len(data))
+    size = encoded_at_once(vae, chunk_rows)
+    sink = MemorySink(len(data)) if sink is None else sink
     with evaluating(vae, seed), Progress(len(data), label, show=progress) as bar:
-        for rows, batch in data.chunks(size, vae.like):
+        for rows, batch in through(data, size, vae.like, sink, seed=seed, bar=bar):
             for name, value in summary(vae.posterior(*batch), batch).items():
                 sink.write(name, rows, value)
             bar.advance(len(batch.x))

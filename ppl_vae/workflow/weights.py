@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EVIDENCE", "average_chains", "average_weight", "evidence_dataset"]
+__all__ = ["EVIDENCE", "average_chains", "average_weight", "evidence_contents", "evidence_dataset"]
 
 import math
 from collections.abc import Mapping
@@ -16,6 +16,8 @@ from .khat import generalized_pareto, khat, largest_weights, reliable_khat
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Contents
 
 # What is said of log p(x) itself: the estimate, its error, and the ends of its interval.
 EVIDENCE = ("log_evidence", "standard_error", "log_evidence_low", "log_evidence_high")
@@ -147,15 +149,26 @@ def _averaged(log_weight: Tensor, usable: Tensor | None, few: int) -> dict[str, 
     }
 
 
+def evidence_contents(**attrs: str | int | float) -> Contents:
+    """What a store of evidence holds: as :func:`evidence_dataset`."""
+    from ..store import Contents, Variable
+
+    names = (*EVIDENCE, "elbo", "pareto_k", "weights_usable")
+    return Contents(
+        {name: Variable(name, ("row",), _unit(name)) for name in names}, attrs={"": attrs}
+    )
+
+
+def _unit(name: str) -> dict[str, str]:
+    return {} if name in ("pareto_k", "weights_usable") else {"unit": "nats"}
+
+
 def evidence_dataset(arrays: Mapping[str, np.ndarray], **attrs: str | int | float) -> xr.Dataset:
     """Arrays over rows, in nats where they are numbers of these, with how they came about."""
     import xarray as xr
 
-    units = {
-        name: {} if name in ("pareto_k", "weights_usable") else {"unit": "nats"} for name in arrays
-    }
     return xr.Dataset(
-        {name: ("row", values, units[name]) for name, values in arrays.items()},
+        {name: ("row", values, _unit(name)) for name, values in arrays.items()},
         coords={"row": range(len(arrays["log_evidence"]))},
         attrs=attrs,
     )

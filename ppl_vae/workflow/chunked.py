@@ -1,0 +1,126 @@
+"""Rows a chunk at a time: how many, from which seed, and into which store results go."""
+
+from __future__ import annotations
+
+__all__ = ["asked", "chunk_seed", "sink_for", "through"]
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..amortized import AmortizedModel
+from ..files import checksum
+from ..progress import Progress
+from ..rows import Batch, Rows
+from ..sink import Sink
+
+if TYPE_CHECKING:
+    from ..store import Contents, Store, StoreSink
+
+# Rows that are written to a store together, and numbers of theirs, at most.
+_ROWS = 1024
+_NUMBERS = 2**23
+
+
+def chunk_seed(seed: int, start: int) -> int:
+    """The seed of the chunk of rows that begins at ``start``; of the first, ``seed`` itself.
+
+    Draws then depend on where a row is, and on nothing that was computed before it.
+
+    Examples
+    --------
+    >>> chunk_seed(3, 0), chunk_seed(3, 1024) == chunk_seed(3, 1024), chunk_seed(3, 1024) < 2**63
+    (3, True, True)
+    """
+    if start == 0:
+        return seed
+    state = np.random.SeedSequence([seed, start, 16]).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+def through(
+    data: Rows, size: int, like: torch.Tensor, sink: Sink, *, seed: int, bar: Progress
+) -> Iterator[tuple[slice, Batch]]:
+    """All rows that a sink still asks for, ``size`` at a time, each chunk with its own seed."""
+    bar.resume(len(data) - sum(r.stop - r.start for r in sink.regions()))
+    for rows in asked(sink, size, seed):
+        yield rows, data.take(rows, like)
+
+
+def asked(sink: Sink, size: int, seed: int) -> Iterator[slice]:
+    """Where the rows are that a sink still asks for, ``size`` at a time.
+
+    Where each chunk lies does not depend on which are asked for, and neither does its seed, to
+    which torch's global random state is set: call it inside of
+    :func:`~ppl_vae.workflow.posterior.evaluating`.
+    """
+    for region in sink.regions():
+        for start in range(region.start, region.stop, size):
+            torch.manual_seed(chunk_seed(seed, start))
+            yield slice(start, min(start + size, region.stop))
+        sink.finish(region)
+
+
+def sink_for(
+    store: str | os.PathLike[str] | Store,
+    vae: AmortizedModel,
+    data: Rows | None,
+    contents: Contents,
+    *,
+    num_rows: int | None = None,
+    size: int,
+    numbers: int,
+    rows: int = _ROWS,
+    **settings: Any,
+) -> StoreSink:
+    """A sink that writes what is found of ``data`` into a store, or goes on with it.
+
+    Parameters
+    ----------
+    store
+        A path, or a :class:`~ppl_vae.Store`.
+    vae, data
+        A model and rows, of which fingerprints are kept; None where no rows are given.
+    contents
+        What the store will hold.
+    num_rows
+        How many rows there will be, if not those of ``data``.
+    size
+        Rows of a chunk.
+    numbers
+        How many numbers there will be of each row.
+    rows
+        Rows of a region, about, if there are not too many numbers.
+    settings
+        What else decides the results.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without zarr.
+    FileExistsError, ValueError
+        As :class:`~ppl_vae.store.StoreSink`.
+    """
+    from .. import __version__
+    from ..store import Store, StoreSink
+
+    weights = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
+    config = getattr(vae, "config", None)
+    described = config.model_dump_json() if config else repr(vae)
+    together = max(1, min(-(-rows // size), _NUMBERS // (size * numbers)))
+    return StoreSink(
+        Store.of(store),
+        len(data or ()) if num_rows is None else num_rows,
+        size * together,
+        contents,
+        {
+            **settings,
+            "chunk_rows": size,
+            "x": data and data.fingerprint(),
+            "vae": checksum(weights, {"config": described}),
+            "ppl_vae": __version__,
+        },
+    )

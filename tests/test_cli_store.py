@@ -1,0 +1,81 @@
+"""Stores on the command line: `--out z.zarr` of encode and sample, by one process or several."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from ppl_vae.store import Store, StoreSink
+from ppl_vae.workflow.chunked import sink_for
+
+
+@pytest.fixture
+def run(command, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((300, 5)))
+    options = ["--epochs", "1", "--draws", "50", "--hidden", "8", "--latent-dim", "2"]
+    assert command("fit", "x.npy", *options, "--out", "run", "--quiet") == (0, "", "")
+    return tmp_path / "run"
+
+
+def test_encode_writes_a_store_that_holds_what_a_file_would(command, run, tmp_path, monkeypatch):
+    encode = ["encode", run, "x.npy", "--draws", "30", "--out"]
+    code, out, _ = command(*encode, "z.zarr")
+    assert code == 0
+    assert "z {'chain': 1, 'draw': 30, 'row': 300, 'latent': 2} and its log-weights" in out
+    assert command(*encode, "z.nc")[0] == 0
+    tree = xr.open_datatree(tmp_path / "z.nc", engine="h5netcdf").load()
+    stored = xr.open_datatree(tmp_path / "z.zarr", engine="zarr", consolidated=False).load()
+    assert set(stored.children) == set(tree.children)
+    for name in tree.children:
+        assert stored[name].to_dataset().equals(tree[name].to_dataset())
+    code, _, error = command(*encode, "z.zarr")
+    assert code == 2
+    assert "is complete; choose another, or replace it with --force" in error
+    assert command(*encode, "z.zarr", "--force", "--quiet") == (0, "", "")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sink_for.__kwdefaults__, "rows", 100)
+    monkeypatch.setattr("ppl_vae.rows._BUDGET", 100 * 30 * 5)
+    for rank, said in enumerate(["two.zarr waits for 100 rows of other processes", "written to"]):
+        monkeypatch.setenv("RANK", str(rank))
+        code, out, _ = command(*encode, "two.zarr")
+        assert code == 0
+        assert said in out
+    code, _, error = command(*encode, "two.zarr", "--force")
+    assert code == 2
+    assert "--force was given to 2 processes" in error
+
+
+def test_what_was_interrupted_is_gone_on_with(command, run, tmp_path, monkeypatch):
+    sample = ["sample", run, "--num-samples", "250", "--out"]
+    monkeypatch.setattr("ppl_vae.rows._BUDGET", 50 * 5)
+    assert command(*sample, "whole.zarr")[0] == 0
+    finish, starts = StoreSink.finish, []
+
+    def interrupted(self, region):
+        starts.append(region.start)
+        if len(starts) == 3:
+            raise KeyboardInterrupt
+        finish(self, region)
+
+    monkeypatch.setattr(StoreSink, "finish", interrupted)
+    code, _, error = command(*sample, "z.zarr")
+    assert code == 130
+    assert "interrupted; the same command goes on with 'z.zarr'" in error
+    assert command(*sample, "z.zarr", "--quiet") == (0, "", "")
+    assert starts == [0, 50, 100, 100, 150, 200]
+    stored = Store(tmp_path / "z.zarr").open().load()
+    assert stored.identical(Store(tmp_path / "whole.zarr").open().load())
+    assert stored.x.shape == (250, 5)
+
+
+def test_other_places_are_refused(command, run, tmp_path):
+    (tmp_path / "other.zarr").mkdir()
+    (tmp_path / "other.zarr" / "thesis.txt").touch()
+    for options in ([], ["--force"]):
+        code, _, error = command("sample", run, "--out", "other.zarr", *options)
+        assert code == 2
+        assert "is no store of ppl_vae" in error
+        assert len(error.splitlines()) == 1
+    code, _, error = command("sample", run, "--out", "there/z.zarr")
+    assert code == 2
+    assert "whose folder does not exist" in error
