@@ -207,6 +207,36 @@ def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
     assert resumed["test"] == json.loads(whole)["test"]
 
 
+def test_resume_a_run_that_was_not_named(command, tmp_path, monkeypatch):
+    """It is the latest unfinished one of that name, beside a finished one."""
+    import ppl_vae.run.folder as module
+
+    assert command("fit", *QUICK, "--quiet")[0] == 0
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", interrupted)
+        code, _, err = command("fit", *QUICK, "--quiet")
+    assert (code, "'runs/digits-2.partial' goes on with --resume" in err) == (130, True)
+    assert command("fit", *QUICK, "--resume", "--quiet") == (0, "", "")
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits", "digits-2"]
+
+
+def test_an_interruption_with_nothing_to_go_on_from_promises_nothing(
+    command, tmp_path, monkeypatch
+):
+    import ppl_vae.run.folder as module
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", interrupted)
+    assert command("fit", *QUICK, "--out", "run") == (130, "", "ppl-vae: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_fit_that_breaks_off_exits_with_1_and_keeps_what_it_has(command, tmp_path):
     code, _, err = command("fit", *QUICK, "--learning-rate", "1e30", "--out", "run")
     assert code == 1

@@ -63,9 +63,15 @@ class Choice:
         """A choice as people and files write it: text, a choice, or its name and options."""
         if isinstance(value, Choice):
             return value
-        if isinstance(value, Mapping):
-            return cls(value["name"], dict(value.get("options", {})))
-        return cls.parse(value)
+        if not isinstance(value, Mapping):
+            return cls.parse(value)
+        name, options = value.get("name"), value.get("options", {})
+        if not (isinstance(name, str) and isinstance(options, Mapping)):
+            raise ValueError(
+                f"a choice is {dict(value)!r}; pass its name as text, or name and options as in "
+                "{'name': 'vamp', 'options': {'components': 100}}"
+            )
+        return cls(name, dict(options))
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={_text(value)}" for name, value in self.options.items())

@@ -78,11 +78,12 @@ class Run:
                     f"config.json in {str(self.folder)!r} was changed after the fit: its part "
                     f"{name!r} is no longer there; undo the change or fit again"
                 )
-        if not isinstance(settings["fit"].get("seed"), int):
-            raise ValueError(
-                f"config.json in {str(self.folder)!r} was changed after the fit: it has no seed; "
-                "undo the change or fit again"
-            )
+        for name, part, wanted in (("seed", "fit", int), ("name_or_path", "data", str)):
+            if not isinstance(settings[part].get(name), wanted):
+                raise ValueError(
+                    f"config.json in {str(self.folder)!r} was changed after the fit: it has no "
+                    f"{name}; undo the change or fit again"
+                )
         return settings
 
     def vae(self) -> VAE:
