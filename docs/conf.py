@@ -64,7 +64,7 @@ html_theme_options = {
         }
     ],
     "navbar_align": "left",
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 9,
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],
