@@ -156,6 +156,17 @@ def missing_reference(
     )
 
 
+def escape_stars(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """A shape in plain text, (row, *event), opens no emphasis."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(``.*?``)", line)
+            parts[::2] = [re.sub(r"(?<=[ (])\*(?=event\b)", r"\\*", part) for part in parts[::2]]
+            lines[i] = "".join(parts)
+
+
 def list_commands(app: Sphinx, docname: str, source: list[str]) -> None:
     """The page of commands ends with what the program itself says of its options."""
     if docname == "commands":
@@ -183,6 +194,7 @@ def displayed_math(self: Any, node: nodes.Element) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register what Sphinx does not bring."""
     app.add_html_math_renderer("mathml", (math, None), (displayed_math, None))
+    app.connect("autodoc-process-docstring", escape_stars, priority=100)  # before napoleon
     app.connect("source-read", list_commands)
     app.connect("doctree-read", lengthen)
     app.connect("missing-reference", missing_reference)

@@ -191,9 +191,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, _VAEEstimator):  # type: i
 
     Parameters
     ----------
-    latent_dim, likelihood, network, prior, guide, objective, epochs, batch_size, learning_rate,
-    num_samples, random_state
+    latent_dim, likelihood, network, prior, guide
         As in :class:`VAEImputer`.
+    objective, epochs, batch_size, learning_rate, num_samples, random_state
+        As there, too.
 
     Attributes
     ----------
