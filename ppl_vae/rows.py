@@ -6,7 +6,7 @@ __all__ = ["Batch", "Rows", "binarize", "check_rows", "rows_within_budget", "to_
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .ahead import ahead
 from .intensities import binarize, to_float
 from .sources import (
     ArrayLike,
     PackedBits,
     as_tensor,
     check_rows,
+    checked_weights,
     covariates_beside,
     read,
+    rows_together,
     source_of,
 )
 
@@ -163,7 +166,7 @@ class Rows:
                 raise ValueError("covariates were given twice: the rows have some; leave them out")
             self._covariates = as_tensor(covariates)
         if weights is not None:
-            self._weights = _checked_weights(as_tensor(weights), len(self._index))
+            self._weights = checked_weights(as_tensor(weights), len(self._index))
         if binarize == "static":
             self._draw_bits(seed)
         if binarize != "none":
@@ -192,9 +195,23 @@ class Rows:
         """Whether the data are a tensor, and not read when rows are taken."""
         return isinstance(self._source, Tensor)
 
+    @property
+    def together(self) -> int | None:
+        """How many rows are read at once whichever is asked for; None where each is by itself."""
+        return rows_together(self._source)
+
+    @property
+    def positions(self) -> Tensor:
+        """Where the source holds these rows, ``(row,)``."""
+        return torch.arange(self._source.shape[0])[self._at(slice(None))]
+
     def take(self, rows: Indices, like: Tensor) -> Batch:
         """The rows at some indices, in their order, of the dtype and on the device of ``like``."""
-        x, covariates = self._read(rows)
+        return self.made(self.read(rows), like)
+
+    def made(self, raw: Batch, like: Tensor) -> Batch:
+        """What :meth:`take` makes of rows as :meth:`read` gives them."""
+        x, covariates = raw
         # Bytes are moved to a device as bytes, which are a quarter of the size of numbers.
         x = to_float(x.to(like.device), like.dtype)
         if self._binarize in ("dynamic", "threshold"):
@@ -207,9 +224,14 @@ class Rows:
 
     def chunks(self, size: int, like: Tensor) -> Iterator[tuple[slice, Batch]]:
         """All rows, ``size`` at a time: which they are, and what :meth:`take` makes of them."""
-        for start in range(0, len(self), size):
-            rows = slice(start, min(start + size, len(self)))
-            yield rows, self.take(rows, like)
+        rows = [slice(i, min(i + size, len(self))) for i in range(0, len(self), size)]
+        yield from zip(rows, self.stream(rows, like), strict=True)
+
+    def stream(self, wanted: Iterable[Indices], like: Tensor) -> Iterator[Batch]:
+        """What :meth:`take` makes of some rows after the other, read ahead unless in memory."""
+        raw = (self.read(rows) for rows in wanted)
+        for batch in raw if self.in_memory else ahead(raw):
+            yield self.made(batch, like)
 
     def select(self, rows: Indices) -> Rows:
         """Rows at some indices, as ``Rows`` of the same data."""
@@ -266,7 +288,7 @@ class Rows:
         else:
             chunks = [slice(i, min(i + _CHECKED, size)) for i in range(0, size, _CHECKED)]
         for rows in chunks:
-            for part in (*self._read(rows), self.weights(rows, torch.empty(()).double())):
+            for part in (*self.read(rows), self.weights(rows, torch.empty(()).double())):
                 if part is not None:
                     array = part.detach().cpu().contiguous().numpy()
                     digest.update(str(array.dtype).encode())
@@ -275,7 +297,7 @@ class Rows:
 
     def numbers(self) -> np.ndarray:
         """All rows in memory, ``(row, *event)``, floating point in the precision that they have."""
-        (first, _), dtype = self._read(slice(0, 1)), torch.get_default_dtype()
+        (first, _), dtype = self.read(slice(0, 1)), torch.get_default_dtype()
         like = torch.empty((), dtype=first.dtype if first.is_floating_point() else dtype)
         return self.take(slice(None), like).x.numpy()
 
@@ -296,7 +318,7 @@ class Rows:
                 f"and {len(self._covariates)}; pass one row of covariates for each row of {name}"
             )
         if self.in_memory:
-            x, covariates = self._read(slice(None))
+            x, covariates = self.read(slice(None))
             if self._binarize == "none":
                 model.check(x, covariates, name=name)
                 return
@@ -304,12 +326,12 @@ class Rows:
                 check_rows(x, name)
         starts = range(0, max(1, len(self)), _CHECKED)
         chunks = [slice(i, min(i + _CHECKED, len(self))) for i in starts]
-        first, _ = self._read(chunks[0])
+        first, _ = self.read(chunks[0])
         # Some images may be black. If all are, the bytes are no intensities.
-        if first.dtype == torch.uint8 and not any((self._read(c)[0] > 1).any() for c in chunks):
+        if first.dtype == torch.uint8 and not any((self.read(c)[0] > 1).any() for c in chunks):
             check_rows(first, name)
         for rows in chunks:
-            x, covariates = self._read(rows)
+            x, covariates = self.read(rows)
             x = to_float(x, None if x.is_floating_point() else torch.get_default_dtype())
             if self._binarize in ("dynamic", "threshold"):
                 x = binarize(x, "threshold")
@@ -328,11 +350,10 @@ class Rows:
             return chosen if (start, step) == (0, 1) else start + step * chosen
         return self._index[chosen.to(self._index.device)]
 
-    def _read(self, rows: Indices) -> tuple[Tensor, Tensor | None]:
+    def read(self, rows: Indices) -> Batch:
         """Rows and their covariates as the source has them."""
-        at = self._at(rows)
-        given = self._covariates
-        return read(self._source, at), None if given is None else read(given, at)
+        at, given = self._at(rows), self._covariates
+        return Batch(read(self._source, at), None if given is None else read(given, at))
 
     def _at(self, rows: Indices) -> slice | Tensor:
         at = self._positions(rows)
@@ -345,14 +366,14 @@ class Rows:
         source: Tensor | ArrayLike
         every = slice(None)
         if isinstance(self._source, Tensor):
-            x, covariates = self._read(every)
+            x, covariates = self.read(every)
             bits = binarize(x, "static", seed=seed)
             missing = x.is_floating_point() and bool(bits.isnan().any())
             source = bits if missing else bits.bool()
         else:
             generator = torch.Generator().manual_seed(seed)
             source = PackedBits(
-                binarize(self._read(slice(start, start + _CHECKED))[0], "static", seed=generator)
+                binarize(self.read(slice(start, start + _CHECKED))[0], "static", seed=generator)
                 for start in range(0, max(1, len(self)), _CHECKED)
             )
             covariates = self.covariates
@@ -365,18 +386,3 @@ class Rows:
 
 def _check_method(method: str) -> None:
     binarize(torch.empty(0), method)
-
-
-def _checked_weights(weights: Tensor, rows: int) -> Tensor:
-    weights = weights.double()
-    if weights.shape != (rows,):
-        raise ValueError(
-            f"row_weights has shape {tuple(weights.shape)}; pass one number for each of the {rows} "
-            "rows"
-        )
-    if not (weights.isfinite().all() and (weights >= 0).all() and weights.sum() > 0):
-        raise ValueError(
-            "row_weights has entries that are negative or not finite, or are all zero; pass "
-            "numbers of at least 0"
-        )
-    return weights / weights.mean()

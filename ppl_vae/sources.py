@@ -7,9 +7,11 @@ __all__ = [
     "PackedBits",
     "as_tensor",
     "check_rows",
+    "checked_weights",
     "covariates_beside",
     "in_memory",
     "read",
+    "rows_together",
     "source_of",
 ]
 
@@ -20,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+
+from .parts import RowsInParts, opened, rows_together
 
 
 class ArrayLike(Protocol):
@@ -39,12 +43,16 @@ def source_of(x: Any) -> Tensor | ArrayLike:
     x
         A tensor; a NumPy array, of whole numbers too; a DataFrame of pandas or polars, in which a
         missing entry is NaN or null; what ``load_data`` returns; a memory map, a zarr array, or
-        anything else with a shape, a dtype and slicing.
+        anything else with a shape, a dtype and slicing; the path of a .npy file, of a zarr array
+        (.zarr) or of Parquet (.parquet), which are read as they are needed; a data set of torch, or
+        a DataLoader, of which the data set is taken.
 
     Raises
     ------
     TypeError
         If it is none of these, or a table with columns that hold no numbers.
+    ValueError, OSError
+        If a file is not what its path says, or is not there.
 
     Examples
     --------
@@ -53,6 +61,7 @@ def source_of(x: Any) -> Tensor | ArrayLike:
     """
     if _is_dataset(x):
         x = x.x
+    x = opened(x)
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):
         x = _numbers(x)
     if isinstance(x, Tensor):
@@ -65,7 +74,8 @@ def source_of(x: Any) -> Tensor | ArrayLike:
         return x
     raise TypeError(
         f"x is a {type(x).__name__}; pass rows as a torch.Tensor, a NumPy or zarr array, a "
-        "DataFrame or what load_data returns: of a DataLoader the tensor that it serves"
+        "DataFrame, what load_data returns, a data set of torch, or the path of a .npy, .zarr or "
+        ".parquet file"
     )
 
 
@@ -75,8 +85,10 @@ def covariates_beside(x: Any) -> Any:
 
 
 def _is_dataset(x: Any) -> bool:
-    # A DataFrame may have a column called x, which is no tensor.
-    return isinstance(getattr(x, "x", None), Tensor)
+    # A DataFrame may have a column called x, which is no tensor; what a data set of torch has under
+    # this name need not be what its items are.
+    other = isinstance(x, torch.utils.data.Dataset)
+    return not other and isinstance(getattr(x, "x", None), Tensor)
 
 
 def in_memory(x: Any) -> Tensor:
@@ -135,7 +147,7 @@ def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
         return as_tensor(source[rows])
     # Stores are read in order and each row once: some accept nothing else.
     wanted, back = np.unique(rows.cpu().numpy(), return_inverse=True)
-    if isinstance(source, (np.ndarray, PackedBits)):
+    if isinstance(source, (np.ndarray, PackedBits, RowsInParts)):
         found = source[wanted]
     elif hasattr(source, "oindex"):
         found = source.oindex[wanted]
@@ -201,6 +213,22 @@ def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
                 f"{name} has no observed entry in {len(empty)} rows, such as {empty[:10]}; "
                 "drop these rows"
             )
+
+
+def checked_weights(weights: Tensor, rows: int) -> Tensor:
+    """Weights of rows in double precision, over their mean."""
+    weights = weights.double()
+    if weights.shape != (rows,):
+        raise ValueError(
+            f"row_weights has shape {tuple(weights.shape)}; pass one number for each of the {rows} "
+            "rows"
+        )
+    if not (weights.isfinite().all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError(
+            "row_weights has entries that are negative or not finite, or are all zero; pass "
+            "numbers of at least 0"
+        )
+    return weights / weights.mean()
 
 
 class PackedBits:

@@ -10,10 +10,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a room imports from floors below its own, and from itself.
 FLOORS = (
     ("files", "isolation", "progress", "renamed", "dims", "processor", "distributions"),
+    ("ahead", "parts"),
     ("intensities", "sources", "sink", "store"),
     ("amortized", "components"),
     ("rows", "data"),
-    ("config",),
+    ("config", "batches"),
     ("saving",),
     ("vae",),
     ("presets",),

@@ -357,7 +357,7 @@ def test_a_batch_is_the_arguments_of_a_program() -> None:
         (
             lambda: Rows(torch.utils.data.DataLoader([1])),
             TypeError,
-            "x is a DataLoader; .* of a DataLoader the tensor that it serves",
+            "x is a list; pass rows as .* a data set of torch, or the path of a .npy, .zarr or",
         ),
         (
             lambda: Rows(pandas.DataFrame({"day": pandas.to_datetime(["2026-01-01"])})),

@@ -15,6 +15,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..amortized import AmortizedModel
+from ..batches import batches, shuffled
 from ..isolation import isolated, seeded
 from ..processor import map_constants
 from ..progress import Progress
@@ -175,7 +176,7 @@ class Loop:
         map_constants()
         self.vae.train()
         like = self.vae.like
-        order = torch.randperm(len(rows))
+        order = shuffled(rows)
         if self.epoch == 0:
             # Once, with Pyro's checks on: a program with a wrong structure fails here, and says so.
             with pyro.validation_enabled(True), torch.no_grad(), seeded(0):
@@ -183,9 +184,9 @@ class Loop:
                 objective: Any = self.objective
                 objective.loss(self.vae.model, self.vae.guide, *few)
         total, unread = 0.0, []
-        batches = list(order.split(batch_size))
-        if len(batches) > 1 and len(batches[-1]) < self.least:
-            batches[-2:] = [torch.cat(batches[-2:])]
+        parts = list(order.split(batch_size))
+        if len(parts) > 1 and len(parts[-1]) < self.least:
+            parts[-2:] = [torch.cat(parts[-2:])]
         # Only code of the user changes what a recording read: a source of rows, an objective, a
         # schedule, or what it did between epochs; other threads may at any time.
         ours = rows.in_memory and all(
@@ -193,13 +194,13 @@ class Loop:
             for part in (type(self.objective), schedule)
         )
         done = 0
-        for i, chosen in enumerate(batches):
+        for i, (chosen, batch) in enumerate(zip(parts, batches(rows, parts, like), strict=True)):
             now = (self.epoch + (done + 0.5 * batch_size) / len(rows)) / self.epochs
             if isinstance(self.objective, RowObjective):
                 self.objective.advance(min(now, 1.0))
             factor = schedule(now)
             rate = learning_rate * factor
-            inputs = rows.take(chosen, like).inputs
+            inputs = batch.inputs
             weights = rows.weights(chosen, like)
             if weights is not None:
                 inputs = (*inputs, weights)

@@ -46,8 +46,11 @@ def through(
 ) -> Iterator[tuple[slice, Batch]]:
     """All rows that a sink still asks for, ``size`` at a time, each chunk with its own seed."""
     bar.resume(len(data) - sum(r.stop - r.start for r in sink.regions()))
+    wanted = [rows for region in sink.regions() for rows in _parts(region, size)]
+    # Where bits are drawn afresh a chunk is made after its seed is set.
+    batches = data.stream(wanted, like)
     for rows in asked(sink, size, seed):
-        yield rows, data.take(rows, like)
+        yield rows, next(batches)
 
 
 def asked(sink: Sink, size: int, seed: int) -> Iterator[slice]:
@@ -58,10 +61,15 @@ def asked(sink: Sink, size: int, seed: int) -> Iterator[slice]:
     :func:`~ppl_vae.workflow.posterior.evaluating`.
     """
     for region in sink.regions():
-        for start in range(region.start, region.stop, size):
-            torch.manual_seed(chunk_seed(seed, start))
-            yield slice(start, min(start + size, region.stop))
+        for rows in _parts(region, size):
+            torch.manual_seed(chunk_seed(seed, rows.start))
+            yield rows
         sink.finish(region)
+
+
+def _parts(region: slice, size: int) -> Iterator[slice]:
+    for start in range(region.start, region.stop, size):
+        yield slice(start, min(start + size, region.stop))
 
 
 def sink_for(
