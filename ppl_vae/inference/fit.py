@@ -100,9 +100,9 @@ def fit(
         Its parameters change in place; frozen ones (``requires_grad=False``) do not.
     x
         Rows, shape ``(row, *event)``: floating point with NaN for missing entries, or ``uint8``
-        intensities, which stay so until they are a batch. Of what is not in memory, such as a memory
-        map, a zarr array, a data set of torch or the path of a .npy, .zarr or .parquet file, batches
-        are read ahead by a thread.
+        intensities, which stay so until they are a batch. Of what is not in memory (a memory map, a
+        zarr array, a data set of torch, the path of a .npy, .zarr or .parquet file) batches are
+        read ahead by a thread.
     covariates
         Shape ``(row, covariate)``, for a conditional VAE.
     row_weights
