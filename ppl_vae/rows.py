@@ -296,10 +296,14 @@ class Rows:
         return digest.hexdigest()
 
     def numbers(self) -> np.ndarray:
-        """All rows in memory, ``(row, *event)``, floating point in the precision that they have."""
+        """All rows in memory, ``(row, *event)``, floating point in the precision that they have.
+
+        NumPy has no bfloat16, which comes in single precision.
+        """
         (first, _), dtype = self.read(slice(0, 1)), torch.get_default_dtype()
-        like = torch.empty((), dtype=first.dtype if first.is_floating_point() else dtype)
-        return self.take(slice(None), like).x.numpy()
+        if first.is_floating_point() and first.dtype != torch.bfloat16:
+            dtype = first.dtype
+        return self.take(slice(None), torch.empty((), dtype=dtype)).x.detach().numpy()
 
     def check(self, model: AmortizedModel, *, name: str = "x") -> None:
         """Refuse rows that ``model`` does not describe, with what to do about it.

@@ -60,6 +60,18 @@ def test_exact_encoder_is_believed(exact):
     assert f"log p(x) is {evidence:.2f} +-" in found.summary()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_one_row_alone(oracle, training):
+    """Units, a variance over rows, are those of other rows; nothing is printed as NaN."""
+    others = {"training": oracle.rows(40)} if training else {}
+    found = diagnose(oracle.vae(), oracle.rows(1), **QUICK, **others)
+    assert found.rows.verdict.values.tolist() == ["as it is"]
+    assert found.latents.attrs["num_rows"] == (40 if training else 200)
+    assert found.latents.active.all()
+    assert "nan" not in found.summary()
+    found.plot()
+
+
 @pytest.mark.parametrize("kind", ["too narrow", "too wide", "shifted"])
 def test_the_fault_is_named(exact, kind):
     found = diagnose(fault(exact.vae(), kind), exact.rows(60), **QUICK)

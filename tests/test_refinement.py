@@ -178,6 +178,15 @@ def test_only_unreliable_rows_are_refined(oracle):
     assert "threshold" not in some.attrs
 
 
+@pytest.mark.parametrize("made", ["bfloat16", "half", "double", "requires_grad_"])
+def test_rows_of_any_kind(oracle, made):
+    """Whatever a program left on the rows: NumPy knows no bfloat16, and no gradients."""
+    x = getattr(oracle.rows(2).clone(), made)()
+    tree = refine(oracle.vae(), x, rows="all", num_samples=30, progress=False)
+    expected = x.detach().double().numpy()
+    np.testing.assert_array_equal(tree["observed_data"]["x"].values, expected)
+
+
 @pytest.mark.parametrize("method", ["svi", "nuts"])
 def test_nothing_to_refine_is_a_tree_of_no_rows(oracle, method, tmp_path):
     vae, x = oracle.vae(), oracle.rows(10)

@@ -17,7 +17,7 @@ from .aggregate import prior_gap
 from .calibration import calibrate, p_text
 from .cures import Cure, cures_of, in_words
 from .gaps import amortization_gap, gaps_in_words
-from .units import active_units, loss_without
+from .units import active_units, loss_without, several_rows
 from .verdicts import VERDICTS, spread, verdicts
 
 if TYPE_CHECKING:
@@ -211,7 +211,8 @@ class Diagnosis:
         some = evidence[finite]
         error = np.std(some, ddof=1) / np.sqrt(len(some)) if len(some) > 1 else np.nan
         bound = int((np.isinf(self.rows.log_evidence_high.values) & finite).sum())
-        words = f"log p(x) is {some.mean():.2f} +- {error:.2f} nats per row"
+        over = f" +- {error:.2f}" if np.isfinite(error) else ""
+        words = f"log p(x) is {some.mean():.2f}{over} nats per row"
         if lost:
             words += f", less {lost} rows in which it is not finite"
         if bound:
@@ -351,7 +352,7 @@ def diagnose(
         rows.attrs["baseline"] = float(baseline)
     some = spread(np.arange(len(data)), gap_rows)
     gaps = amortization_gap(vae, data.select(some), num_samples=num_samples, **options)
-    latents = active_units(vae, data, **options)
+    latents = active_units(vae, several_rows(vae, data, training, seed=seed), **options)
     latents = latents.assign(used=("latent", loss_without(vae, data.covariates, seed=seed)))
     calibration = calibrate(
         vae,

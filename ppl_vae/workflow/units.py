@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["active_units", "loss_without"]
+__all__ = ["active_units", "loss_without", "several_rows"]
 
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,24 @@ def active_units(
         coords={"latent": range(len(variance))},
         attrs={"threshold": threshold, "num_rows": len(data)},
     )
+
+
+def several_rows(
+    vae: AmortizedModel,
+    data: Rows,
+    others: Tensor | Rows | None,
+    *,
+    seed: int,
+    num_simulations: int = 200,
+) -> Rows:
+    """Rows that a variance can be taken over: others, or simulated ones, in place of one alone."""
+    if len(data) > 1:
+        return data
+    if others is not None and len(others) > 1:
+        return Rows.of(others)
+    with evaluating(vae, seed):
+        _, x, covariates = vae.simulate(num_simulations, data.covariates)
+    return Rows(x, covariates)
 
 
 def loss_without(
