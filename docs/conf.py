@@ -72,7 +72,8 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 # A page with nothing beside it is not given an empty column.
-html_sidebars = {name: [] for name in ("tutorial", "questions", "believing", "extending")}
+_ALONE = ("tutorial", "questions", "believing", "extending", "benchmarks", "commands")
+html_sidebars: dict[str, list[str]] = {name: [] for name in _ALONE}
 
 # Notebooks are shown as they were run: tests/test_notebooks.py runs them.
 nb_execution_mode = "off"
@@ -176,17 +177,22 @@ def list_commands(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += "\n" + listed[listed.index("## `ppl-vae fit`") :]
 
 
-def math(self: Any, node: nodes.Element, display: str = "inline") -> None:
-    """Formulas as MathML, which browsers and screen readers know without a script."""
-    source = re.sub(r"\\!|\\,", " ", node.astext())
-    self.body.append(convert(source, display=display))
+def formula(source: str, display: str) -> str:
+    """MathML, which browsers and screen readers know without a script."""
+    # Browsers put no space between the name of a function and what it is of.
+    return convert(re.sub(r"\\log(?=\s|\\)", r"\\log\\,", source), display=display)
+
+
+def math(self: Any, node: nodes.Element) -> None:
+    """A formula in a line of text."""
+    self.body.append(formula(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def displayed_math(self: Any, node: nodes.Element) -> None:
     """A formula of its own line, which a narrow window scrolls."""
     self.body.append('<div class="formula" tabindex="0">')
-    self.body.append(convert(node.astext(), display="block"))
+    self.body.append(formula(node.astext(), "block"))
     self.body.append("</div>\n")
     raise nodes.SkipNode
 

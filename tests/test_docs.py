@@ -109,8 +109,11 @@ def test_pages_run_as_written(name, command, closing):
     run_page(name, command)
 
 
-def slugs(text):
-    """The anchors that headings get, as on GitHub."""
+def slugs(page):
+    """The anchors that headings get, as on GitHub, those of included pages with them."""
+    text = page.read_text()
+    for included in re.findall(r"^```\{include\} (\S+)", text, flags=re.MULTILINE):
+        text += (page.parent / included).read_text()
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
     kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
@@ -128,7 +131,7 @@ def test_links_lead_somewhere(page):
         if "notebooks/" in path and not path.endswith(".png"):
             found = ROOT / "notebooks" / Path(path).name  # the build copies them
         assert found.exists(), target
-        assert not anchor or anchor in slugs(found.read_text()), target
+        assert not anchor or anchor in slugs(found), target
 
 
 def test_every_page_is_in_a_table_of_contents():
