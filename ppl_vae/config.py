@@ -252,7 +252,8 @@ class VAEConfig(BaseModel):
         if described:
             choices["likelihood_options"] = {**described, **choices.get("likelihood_options", {})}
         if network.name == "mlp":
-            defaults["hidden"] = (500, 500) if size > 100 else (256, 256)
+            usual = (500, 500) if size > 100 else (256, 256)
+            defaults["hidden"] = DECODERS.get(likelihood, Decoder).hidden or usual
         # Measured: bounded features overfit MNIST's bits less, and are slower to reach the large
         # logits of digits in [0, 1].
         if network.name in NETWORKS and "activation" in NETWORKS.options(network.name):

@@ -96,8 +96,8 @@ def test_the_mean_of_a_masked_column_is_recovered_where_miwae_s_is_not():
     for name, kind in (("miwae", NormalDecoder), ("self-masking", SelfMaskingDecoder)):
         torch.manual_seed(0)
         vae = factor_model(kind(nn.Linear(1, 3), (3,)))
-        options = {"objective": "iwae:num_particles=10", "learning_rate": 1e-2, "engine": "graph"}
-        fit(vae, x, epochs=50, **options, **QUIET)
+        options = {"objective": "iwae:num_particles=5", "learning_rate": 2e-2, "engine": "graph"}
+        fit(vae, x, epochs=25, **options, **QUIET)
         found = impute(vae, x, num_samples=200, **QUIET)
         means[name] = found.x.values[:, 0].mean() - whole[:, 0].mean().item()
         off = (found.x.values - whole.numpy())[found.missing.values]
@@ -158,6 +158,13 @@ def test_rows_drawn_from_the_model_have_missing_entries(known):
     assert x.isnan().any()
     assert z.isfinite().all()
     assert vae.typical(z).isfinite().all()
+
+
+def test_its_network_is_small_by_default():
+    x = table(50)[1]
+    assert VAEConfig.for_data(x, likelihood="self_masking").hidden == (128,)
+    assert VAEConfig.for_data(x, likelihood="self_masking", hidden=(9,)).hidden == (9,)
+    assert VAEConfig.for_data(x).likelihood == "normal"
 
 
 def test_where_nothing_may_be_missing_it_is_refused():

@@ -34,7 +34,8 @@ def seen(x):
 
 @pytest.mark.parametrize("kind", [VAEImputer, VAETransformer])
 def test_scikit_learn_s_own_checks(kind):
-    results = check_estimator(kind(epochs=2, num_samples=30), on_skip=None)
+    quick = kind(epochs=1, num_samples=30, network="mlp:hidden=(8,)", objective="elbo")
+    results = check_estimator(quick, on_skip=None)
     assert len(results) > 40
     for result in results:
         if result["status"] == "skipped":

@@ -67,6 +67,7 @@ class Decoder(nn.Module, abc.ABC):
     support: ClassVar[constraints.Constraint]
     accepts: ClassVar[str]
     outputs: int = 1
+    hidden: ClassVar[tuple[int, ...] | None] = None
     needs_missing: bool = False
     center: Tensor
     spread: Tensor

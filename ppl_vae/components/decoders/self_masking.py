@@ -170,6 +170,8 @@ class SelfMaskingDecoder(NormalDecoder):
     torch.Size([7])
     """
 
+    # Deeper networks run away where nothing is observed: benchmarks/imputation.py.
+    hidden = (128,)
     needs_missing = True
 
     def __init__(
