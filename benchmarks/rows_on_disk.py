@@ -78,8 +78,8 @@ def main() -> None:
     options = parser.parse_args()
     waited: list[float] = []
 
-    def timed(*arguments):
-        items = original(*arguments)
+    def timed(*arguments, **given):
+        items = original(*arguments, **given)
         while True:
             started = time.perf_counter()
             try:

@@ -1,8 +1,10 @@
 """Stores on the command line: `--out z.zarr` of encode and sample, by one process or several."""
 
 import numpy as np
+import pandas
 import pytest
 import xarray as xr
+import zarr
 
 from ppl_vae.store import Store, StoreSink
 from ppl_vae.workflow.chunked import sink_for
@@ -79,3 +81,33 @@ def test_other_places_are_refused(command, run, tmp_path):
     code, _, error = command("sample", run, "--out", "there/z.zarr")
     assert code == 2
     assert "whose folder does not exist" in error
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".parquet"])
+def test_rows_on_disk_are_encoded_as_those_of_a_file(command, run, tmp_path, suffix):
+    x = np.load(tmp_path / "x.npy").astype(np.float32)
+    if suffix == ".zarr":
+        zarr.create_array(tmp_path / "rows.zarr", data=x, chunks=(50, 5))
+    else:
+        pandas.DataFrame(x, columns=list("abcde")).to_parquet(tmp_path / "rows.parquet")
+    encode = ["--draws", "30", "--quiet", "--out"]
+    assert command("encode", run, f"rows{suffix}", *encode, "z.zarr") == (0, "", "")
+    assert command("encode", run, "x.npy", *encode, "z.nc") == (0, "", "")
+    tree = xr.open_datatree(tmp_path / "z.nc", engine="h5netcdf").load()
+    stored = xr.open_datatree(tmp_path / "z.zarr", engine="zarr", consolidated=False).load()
+    for name in tree.children:
+        assert stored[name].to_dataset().equals(tree[name].to_dataset())
+    code, _, error = command("encode", run, f"rows{suffix}", "--label", "a", "--out", "y.zarr")
+    assert code == 2
+    assert f"--label is of tables and images, and DATA is 'rows{suffix}'" in error
+
+
+def test_a_conditional_run_needs_its_context(command, tmp_path):
+    x, kind = np.random.default_rng(0).random((60, 3)), np.arange(60) % 2
+    np.savez(tmp_path / "x.npz", x=x, kind=kind)
+    options = ["--context", "kind", "--epochs", "1", "--draws", "50", "--hidden", "8"]
+    assert command("fit", "x.npz", *options, "--out", "run", "--quiet")[0] == 0
+    zarr.create_array(tmp_path / "rows.zarr", data=x)
+    code, _, error = command("encode", "run", "rows.zarr", "--out", "z.zarr")
+    assert code == 2
+    assert "the run is conditional on kind, which is read from tables and .npz files alone" in error

@@ -18,7 +18,6 @@ from rich.console import Console
 from .conditions import covariates_of
 from .options import (
     STORE,
-    Data,
     DataRoot,
     Draws,
     Drop,
@@ -147,7 +146,10 @@ def sample(
 
 def encode(
     run: RunFolder,
-    data: Data,
+    data: Annotated[
+        str,
+        typer.Argument(help="As of fit, or a .zarr array or .parquet file, read as it is needed."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -175,32 +177,35 @@ def encode(
     finished = Run(run)
     vae = finished.vae()
     out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc", STORE))
-    rows = load_data(
-        split=None,
-        **{
-            **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
-            "context": finished.codings,
-        },
-    )
+    options = label, drop, image_size, header, missing, thousands
+    given: dict[str, Any]
+    if Path(data).suffix in (STORE, ".parquet"):
+        named = ("--label", "--drop", "--image-size", "--header", "--missing", "--thousands")
+        for name, value in zip(named, options, strict=True):
+            if value:
+                raise ValueError(f"{name} is of tables and images, and DATA is {data!r}")
+        x: Any = finished.rows_at(data)
+        given = {"feature_names": finished.settings.get("features")}
+    else:
+        source = source_of(data, data_root, *options)
+        rows = load_data(split=None, **{**source, "context": finished.codings})
+        x = finished.rows(rows)
+        given = {
+            "covariates": rows.covariates,
+            "labels": rows.labels,
+            "feature_names": rows.feature_names,
+            "covariate_names": rows.covariate_names,
+        }
     with _gone_on_with(out):
         tree = to_datatree(
             vae,
-            finished.rows(rows),
-            covariates=rows.covariates,
+            x,
             num_samples=draws,
-            labels=rows.labels,
-            feature_names=rows.feature_names,
-            covariate_names=rows.covariate_names,
-            groups=(
-                "posterior",
-                "log_likelihood",
-                "sample_stats",
-                "observed_data",
-                "constant_data",
-            ),
+            groups=_ENCODED,
             seed=seed,
             store=out if out.suffix == STORE else None,
             progress=not quiet,
+            **given,
         )
     if out.suffix != STORE:
         write_datatree(tree, out)

@@ -20,6 +20,7 @@ from .. import __version__
 from ..config import VAEConfig
 from ..data import Coding, Dataset, load_splits
 from ..inference.fit import FitResult, fit
+from ..parts import ParquetRows
 from ..pictures.film import TrainingFilm
 from ..pictures.latents import plot_latents
 from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
@@ -135,6 +136,29 @@ class Run:
                 f"config.json in {str(self.folder)!r} was changed after the fit: its part "
                 "'context' is not as ppl-vae fit wrote it; undo the change or fit again"
             ) from error
+
+    def rows_at(self, path: str | Path) -> Rows:
+        """Rows at a path, .npy, .zarr or .parquet, as the VAE was fitted to them, read as needed.
+
+        Raises
+        ------
+        ValueError
+            If the run is conditional, so that such files lack what it is given, or a column is not
+            there.
+        """
+        settings, path = self.settings, Path(path)
+        if self.codings:
+            names = ", ".join(coding.name for coding in self.codings)
+            raise ValueError(
+                f"DATA is {str(path)!r}, and the run is conditional on {names}, which is read from "
+                "tables and .npz files alone; pass one of these"
+            )
+        source: Any = path
+        if path.suffix == ".parquet":
+            source = ParquetRows(path, settings.get("features"))
+        method = settings["binarize"]
+        once = "static" if method == "dynamic" else method
+        return Rows(source, binarize=once, seed=settings["fit"]["seed"])
 
     def rows(self, data: Dataset) -> Tensor:
         """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
