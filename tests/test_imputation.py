@@ -249,6 +249,25 @@ def test_a_frame_stays_as_it_is_but_for_its_missing_cells():
         to_frame(found, frame, draw=20)
 
 
+def test_columns_of_objects_keep_their_kind_and_text_is_refused():
+    """Truth values with None among them are objects to pandas."""
+    known = [True, False, True, None, True]
+    frame = pd.DataFrame({"yes": pd.array(known, dtype=object), "a": [0.1, 2.0, -1.0, 0.3, 0.5]})
+    numbers = frame.astype(float)
+    vae = VAE.from_config(VAEConfig.for_data(numbers, likelihood="normal"))
+    found = impute(vae, numbers, num_samples=50, **QUIET)
+    filled = to_frame(found, frame)
+    assert filled.yes.dtype == object
+    assert isinstance(filled.yes[3], (bool, np.bool_))
+    assert filled.yes[[0, 1, 2, 4]].tolist() == [True, False, True, True]
+    frame["yes"] = pd.array(["y", "n", "y", None, "y"], dtype=object)
+    with pytest.raises(ValueError, match="a column 'yes' of object, which holds no numbers"):
+        to_frame(found, frame)
+    frame["yes"] = pd.Categorical(["y", "n", "y", None, "y"])
+    with pytest.raises(ValueError, match="a column 'yes' of category, which holds no numbers"):
+        to_frame(found, frame)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -217,15 +217,28 @@ def to_frame(imputed: xr.Dataset, frame: pd.DataFrame, *, draw: int | None = Non
     values = (imputed.x if draw is None else imputed.draws.isel(draw=draw)).values
     filled = frame.copy()
     for i in range(frame.shape[1]):
-        column = frame.iloc[:, i].copy()
-        cells = values[missing[:, i], i].astype(np.float64)
-        if not len(cells):
+        gone = missing[:, i]
+        if not gone.any():
             continue
-        if column.dtype.kind in "iub":
-            cells = cells.round().astype(np.int64)
-        column[missing[:, i]] = cells.astype(bool) if column.dtype.kind == "b" else cells
+        column, cells = frame.iloc[:, i].copy(), values[gone, i].astype(np.float64)
+        kind = _kind(column[~gone])
+        if kind in "iub":
+            cells = cells.round().astype(bool if kind == "b" else np.int64)
+        elif kind != "f":
+            raise ValueError(
+                f"frame has a column {frame.columns[i]!r} of {column.dtype}, which holds no "
+                "numbers; what was imputed there stands in imputed.x"
+            )
+        column[gone] = cells
         filled.isetitem(i, column)
     return filled
+
+
+def _kind(known: Any) -> str:
+    """NumPy's letter for what a column holds, whatever holds it: i, u, f, b or another."""
+    if known.dtype.kind != "O" or not len(known):
+        return str(known.dtype.kind)
+    return np.array(known.tolist()).dtype.kind
 
 
 def _impute(
