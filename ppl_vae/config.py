@@ -17,6 +17,7 @@ from .components.encoders import ENCODERS, Encoder
 from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
+from .data.frames import coded_frame, is_frame
 from .rows import check_rows, to_float
 from .sources import covariates_beside, in_memory
 
@@ -214,7 +215,10 @@ class VAEConfig(BaseModel):
         >>> config.likelihood, config.reason
         ('continuous_bernoulli', 'the narrowest that fits: the data hold values in [0, 1]')
         """
-        if feature_names is None and hasattr(x, "columns"):
+        x = coded_frame(x)
+        if feature_names is None and hasattr(x, "feature_names"):
+            feature_names = x.feature_names
+        elif feature_names is None and is_frame(x):
             feature_names = [str(name) for name in x.columns]
         beside = covariates_beside(x)
         if beside is not None:

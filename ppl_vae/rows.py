@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .ahead import ahead
+from .data.frames import coded_frame
 from .intensities import binarize, to_float
 from .sources import (
     ArrayLike,
@@ -157,6 +158,7 @@ class Rows:
             self._binarize, self._covariates = x._binarize, x._covariates
             self._weights = x._weights
         else:
+            x = coded_frame(x)
             self._source = source_of(x)
             self._index = range(self._source.shape[0] if self._source.shape else 0)
             if covariates is None:

@@ -182,7 +182,7 @@ def test_sets_that_are_not_images_are_refused(name: str | Path) -> None:
 
 
 def test_unknown_kind_of_file_lists_the_known(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.parquet", "")
+    path = write(tmp_path / "a.xlsx", "")
     with pytest.raises(ValueError, match=r"unknown kind; accepted are \.npy, \.npz, \.csv"):
         load_data(path)
 

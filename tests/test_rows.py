@@ -360,14 +360,14 @@ def test_a_batch_is_the_arguments_of_a_program() -> None:
             "x is a list; pass rows as .* a data set of torch, or the path of a .npy, .zarr or",
         ),
         (
-            lambda: Rows(pandas.DataFrame({"day": pandas.to_datetime(["2026-01-01"])})),
-            TypeError,
-            "whose column 'day' holds no numbers",
+            lambda: Rows(pandas.DataFrame({"a": [1.0], "b": [[2.0]]})),
+            ValueError,
+            r"a DataFrame, has text in columns 'b': '\[2.0\]' .*; it is neither a number nor text",
         ),
         (
             lambda: Rows(pandas.DataFrame({"a": [1.0], "kind": ["red"]}, index=["one"])),
-            TypeError,
-            "x is a DataFrame whose column 'kind' holds no numbers, such as 'red'; leave it out",
+            ValueError,
+            "x, a DataFrame, has text in columns 'kind': 'red' in row 0 .* leave others out",
         ),
         (lambda: Rows(BYTES, binarize="otsu"), ValueError, "'otsu'; accepted are none"),
         (

@@ -21,6 +21,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from .coding import Coding
+    from .kinds import ColumnKind
 
 Split = Literal["train", "test"] | None
 
@@ -53,6 +54,10 @@ class Dataset:
     codings
         How each column of ``context`` became numbers. ``load_data(..., context=data.codings)``
         codes other rows alike.
+    columns
+        Of a table with columns that are no plain numbers: for each column what it was taken for,
+        the levels that codes 0, 1, ... stand for, and why. ``load_data(..., column=data.columns)``
+        codes other rows alike.
 
     Examples
     --------
@@ -74,6 +79,7 @@ class Dataset:
     covariates: Tensor | None = None
     codings: tuple[Coding, ...] = ()
     masks: bool = False
+    columns: tuple[ColumnKind, ...] | None = None
 
     @property
     def covariate_names(self) -> tuple[str, ...] | None:

@@ -6,17 +6,20 @@ __all__ = ["load_data", "load_splits"]
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
+from .annotated import ANNOTATED, is_annotated, read_annotated
 from .arrays import ARRAYS, read_array
 from .coding import Coding
+from .columns import Told
 from .covariates import coded
 from .dataset import Dataset, Split, resized
+from .frames import PARQUET, is_frame, name_of, read_frame
 from .images import (
     IMAGE_SETS,
     IMAGES,
@@ -26,15 +29,19 @@ from .images import (
     read_stack,
     read_torchvision,
 )
+from .reading import Column, Reading
+from .splitting import part_of
 from .sprites import SIDE, read_sprites
-from .tables import TABLES, Column, read_table
+from .tables import TABLES, read_table
 
+Source = str | os.PathLike[str] | Any
+_FILES = (*ARRAYS, *TABLES, *PARQUET, ANNOTATED, *IMAGES)
 # Sets that need no file and no network.
 _MADE = ("digits", "sprites")
 
 
 def load_data(
-    name_or_path: str | os.PathLike[str] = "digits",
+    name_or_path: Source = "digits",
     split: Split = "train",
     *,
     root: str | os.PathLike[str] | None = None,
@@ -46,6 +53,9 @@ def load_data(
     missing: str | Sequence[str] = (),
     thousands: str | None = None,
     context: str | Coding | Sequence[str | Coding] = (),
+    column: Told = (),
+    unseen: str = "refuse",
+    layer: str | None = None,
     image_size: int | None = None,
 ) -> Dataset:
     """Read one split of a named data set, a file or a folder of images.
@@ -96,6 +106,15 @@ def load_data(
         ``"label"``. They become ``covariates``: text and classes one number for each level,
         numbers less their mean over their standard deviation. A ``Coding`` of another data set
         codes its column as there.
+    column
+        What columns of a table are, where that is not seen: a kind by name, ``{"grade":
+        "ordinal"}``, of binary, categorical, ordinal, count, positive, proportion and real, also
+        with levels in order, ``"ordinal:low,middle,high"``; or the ``columns`` of another data
+        set, whose levels these rows are coded by.
+    unseen
+        ``"refuse"`` a level that the other data set had not, or read it as ``"missing"``.
+    layer
+        Of an AnnData, the layer of counts; None is X.
     image_size
         Resize the shorter side to this, then crop the center: every event becomes a square.
 
@@ -119,25 +138,27 @@ def load_data(
     >>> load_data("digits", "test")
     Dataset('digits', x=(359, 8, 8) torch.float32, labels=10 distinct)
     """
-    (part,) = _read_splits(
-        name_or_path,
-        (split,),
-        root,
-        test_fraction,
-        seed,
-        label,
-        drop,
-        image_size,
-        header,
-        missing,
-        thousands,
-        context,
+    reading = Reading(
+        root=root,
+        test_fraction=test_fraction,
+        seed=seed,
+        label=label,
+        drop=drop,
+        header=header,
+        missing=missing,
+        thousands=thousands,
+        context=context,
+        column=column,
+        unseen=unseen,
+        layer=layer,
+        image_size=image_size,
     )
+    (part,) = _read_splits(name_or_path, (split,), reading)
     return part
 
 
 def load_splits(
-    name_or_path: str | os.PathLike[str] = "digits",
+    name_or_path: Source = "digits",
     *,
     root: str | os.PathLike[str] | None = None,
     test_fraction: float = 0.2,
@@ -148,6 +169,9 @@ def load_splits(
     missing: str | Sequence[str] = (),
     thousands: str | None = None,
     context: str | Coding | Sequence[str | Coding] = (),
+    column: Told = (),
+    unseen: str = "refuse",
+    layer: str | None = None,
     image_size: int | None = None,
 ) -> tuple[Dataset, Dataset]:
     """Read the train and test rows, going through the source once.
@@ -164,107 +188,95 @@ def load_splits(
     >>> len(train.x), len(test.x)
     (1617, 180)
     """
-    train, test = _read_splits(
-        name_or_path,
-        ("train", "test"),
-        root,
-        test_fraction,
-        seed,
-        label,
-        drop,
-        image_size,
-        header,
-        missing,
-        thousands,
-        context,
+    reading = Reading(
+        root=root,
+        test_fraction=test_fraction,
+        seed=seed,
+        label=label,
+        drop=drop,
+        header=header,
+        missing=missing,
+        thousands=thousands,
+        context=context,
+        column=column,
+        unseen=unseen,
+        layer=layer,
+        image_size=image_size,
     )
+    train, test = _read_splits(name_or_path, ("train", "test"), reading)
     return train, test
 
 
 def _read_splits(
-    name_or_path: str | os.PathLike[str],
-    splits: tuple[Split, ...],
-    root: str | os.PathLike[str] | None,
-    test_fraction: float,
-    seed: int,
-    label: Column | None,
-    drop: Column | Sequence[Column],
-    image_size: int | None,
-    header: bool | None,
-    missing: str | Sequence[str],
-    thousands: str | None,
-    context: str | Coding | Sequence[str | Coding],
+    name_or_path: Source, splits: tuple[Split, ...], reading: Reading
 ) -> tuple[Dataset, ...]:
     for split in splits:
         if split not in ("train", "test", None):
             raise ValueError(
                 f"split is {split!r}; accepted are 'train', 'test' and None (all rows)"
             )
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction is {test_fraction}; give a share between 0 and 1")
-    if image_size is not None and image_size < 1:
-        raise ValueError(f"image_size is {image_size}; give the side in pixels, at least 1")
-    dropped = [drop] if isinstance(drop, str | int) else list(drop)
-    beside = [context] if isinstance(context, str | Coding) else list(context)
-    names = [column.name if isinstance(column, Coding) else column for column in beside]
-    if len(set(names)) < len(names):
-        raise ValueError(f"context={names!r} (--context) names a column twice; name each once")
-    source = _resolve(name_or_path)
-    parts: dict[Split, Dataset]
-    if isinstance(source, Path) and source.is_file() and source.suffix.lower() in TABLES:
-        markers = [missing] if isinstance(missing, str) else list(missing)
-        parts = {
-            None: read_table(
-                source,
-                label,
-                dropped,
-                names,
-                header=header,
-                missing=markers,
-                thousands=thousands,
-            )
-        }
-    elif label is not None or dropped:
-        raise ValueError(
-            f"label={label!r} and drop={dropped!r} choose columns of a table "
-            f"({', '.join(TABLES)}), and {os.fspath(name_or_path)!r} is not one; leave them out"
-        )
-    elif isinstance(source, type):
-        folder = os.environ.get("PPL_VAE_DATA", "~/.cache/ppl_vae") if root is None else root
-        place = Path(folder).expanduser()
-        # Context is coded by all rows, so that it is coded alike whatever split is asked for.
-        own: tuple[Split, ...] = ("train", "test") if None in splits or beside else splits
-        wanted = own if has_own_split(source) else (None,)
-        parts = {s: read_torchvision(source, place, s, image_size) for s in wanted}
-    elif isinstance(source, Path) and source.is_dir():
-        parts = read_folders(source, image_size)
-    elif isinstance(source, Path) and source.suffix.lower() in IMAGES:
-        parts = {None: read_stack(source, image_size)}
-    elif isinstance(source, Path):
-        parts = read_array(source, names)
-    elif source == "sprites":
-        parts = {None: read_sprites(image_size or SIDE)}
-    else:
-        parts = {None: read_digits()}
-    parts = {split: resized(part, image_size) for split, part in parts.items()}
+    called = name_of(name_or_path)
+    parts = _read(name_or_path, splits, reading, called)
+    parts = {split: resized(part, reading.image_size) for split, part in parts.items()}
     bytewise = all(part.x.dtype == torch.uint8 for part in parts.values())
     if bytewise and max(int(part.x.max()) for part in parts.values()) == 1:
         # These are masks, whose bytes are no intensities.
         parts = {s: replace(part, x=part.x.float(), masks=True) for s, part in parts.items()}
-    if beside:
-        parts = coded(parts, beside, os.fspath(name_or_path))
-    return tuple(_choose(parts, split, test_fraction, seed) for split in splits)
+    if reading.contexts:
+        parts = coded(parts, reading.contexts, called)
+    return tuple(part_of(parts, split, reading) for split in splits)
 
 
-def _choose(parts: dict[Split, Dataset], split: Split, test_fraction: float, seed: int) -> Dataset:
-    if split in parts:
-        return parts[split]
-    if split is None:
-        return _join(parts["train"], parts["test"])
-    return _take(parts[None], split, test_fraction, seed)
+def _read(
+    name_or_path: Source, splits: tuple[Split, ...], reading: Reading, called: str
+) -> dict[Split, Dataset]:
+    """What a source holds, by the splits that it brings, or under None."""
+    if is_annotated(name_or_path):
+        return {None: read_annotated(name_or_path, reading, called)}
+    if is_frame(name_or_path):
+        return {None: read_frame(name_or_path, reading, called)}
+    source = _resolve(name_or_path)
+    suffix = source.suffix.lower() if isinstance(source, Path) and source.is_file() else ""
+    if suffix == ANNOTATED:
+        return {None: read_annotated(source, reading, called)}
+    if reading.layer is not None:
+        raise ValueError(
+            f"layer={reading.layer!r} (--layer) chooses a layer of an AnnData ({ANNOTATED}), and "
+            f"{called!r} is none; leave it out"
+        )
+    if suffix in TABLES:
+        return {None: read_table(source, reading)}
+    if suffix in PARQUET:
+        return {None: read_frame(source, reading, called)}
+    if reading.label is not None or reading.dropped or reading.column:
+        given = {"label": reading.label, "drop": reading.dropped, "column": reading.column}
+        said = " and ".join(f"{k}={v!r}" for k, v in given.items() if v or k != "column")
+        raise ValueError(
+            f"{said} choose columns of a table ({', '.join(TABLES + PARQUET)}), and "
+            f"{called!r} is not one; leave them out"
+        )
+    size = reading.image_size
+    if isinstance(source, type):
+        # Context is coded by all rows, so that it is coded alike whatever split is asked for.
+        every = None in splits or reading.contexts
+        own: tuple[Split, ...] = ("train", "test") if every else splits
+        wanted = own if has_own_split(source) else (None,)
+        return {s: read_torchvision(source, reading.place, s, size) for s in wanted}
+    if isinstance(source, Path):
+        if source.is_dir():
+            return read_folders(source, size)
+        if suffix in IMAGES:
+            return {None: read_stack(source, size)}
+        return read_array(source, reading.beside)
+    return {None: read_sprites(size or SIDE) if source == "sprites" else read_digits()}
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
+def _resolve(name_or_path: Source) -> Any:
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise TypeError(
+            f"name_or_path is a {type(name_or_path).__name__}; pass a name, a path, a DataFrame or "
+            "an AnnData: arrays and tensors go to fit and the checks as they are"
+        )
     given = os.fspath(name_or_path)
     path = Path(given).expanduser()
     key = given.lower().replace("-", "").replace("_", "")
@@ -277,9 +289,10 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
 
             return getattr(datasets, named)
     if path.exists():
-        if path.is_file() and path.suffix.lower() not in ARRAYS + TABLES + IMAGES:
+        if path.is_file() and path.suffix.lower() not in _FILES:
             raise ValueError(
-                f"{path} is a file of an unknown kind; accepted are {', '.join(ARRAYS + TABLES)}, "
+                f"{path} is a file of an unknown kind; accepted are "
+                f"{', '.join(_FILES[: -len(IMAGES)])}, "
                 "a stack of images (.tif, .gif) and a folder of images"
             )
         return path
@@ -298,47 +311,4 @@ def _resolve(name_or_path: str | os.PathLike[str]) -> str | Path | type:
         + (f": did you mean {' or '.join(close)}?" if close else "")
         + f" Names are {', '.join(_MADE)}, {', '.join(IMAGE_SETS[:14]).lower()}; "
         "a path to a .npy, .npz or .csv file, or to a folder of images, works too"
-    )
-
-
-def _take(whole: Dataset, split: Split, test_fraction: float, seed: int) -> Dataset:
-    size = len(whole.x)
-    if size < 2:
-        raise ValueError(f"{whole.source} has {size} row, too few to split; pass split=None")
-    # numpy's generator and not torch's, so that a seed does not depend on the torch release.
-    order = np.random.default_rng(seed).permutation(size)
-    cut = size - min(max(round(size * test_fraction), 1), size - 1)
-    rows = order[:cut] if split == "train" else order[cut:]
-    return whole.at(rows)
-
-
-def _join(train: Dataset, test: Dataset) -> Dataset:
-    shapes = [tuple(part.x.shape[1:]) for part in (train, test)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{train.name} has images of shape {shapes[0]} to train on and {shapes[1]} to test; "
-            "pass image_size= to make them equal"
-        )
-    labels, covariates = None, None
-    if train.labels is not None and test.labels is not None:
-        labels = np.concatenate([train.labels, test.labels])
-    if train.covariates is not None and test.covariates is not None:
-        covariates = torch.cat([train.covariates, test.covariates])
-
-    def joined(
-        first: Mapping[str, np.ndarray] | None, second: Mapping[str, np.ndarray] | None
-    ) -> Mapping[str, np.ndarray] | None:
-        if first is None or second is None:
-            return None
-        shared = [name for name in first if name in second]
-        return {name: np.concatenate([first[name], second[name]]) for name in shared} or None
-
-    return replace(
-        train,
-        x=torch.cat([train.x, test.x]),
-        labels=labels,
-        covariates=covariates,
-        factors=joined(train.factors, test.factors),
-        context=joined(train.context, test.context),
-        source=f"{train.source}; {test.source}",
     )
