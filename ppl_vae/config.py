@@ -223,6 +223,7 @@ class VAEConfig(BaseModel):
         beside = covariates_beside(x)
         if beside is not None:
             choices.setdefault("covariate_dim", beside.shape[1])
+        _refuse_levels(x)
         x = in_memory(x)
         check_rows(x)
         if len(x) < 2:
@@ -341,6 +342,18 @@ class VAEConfig(BaseModel):
                 )
             where[name] = given.reshape(self.event_shape) if given.dim() else given
         return where
+
+
+def _refuse_levels(x: Any) -> None:
+    """Refuse columns of levels, whose codes are no numbers to any one likelihood."""
+    kinds = getattr(x, "columns", None) if hasattr(x, "feature_names") else None
+    coded = [kind for kind in kinds or () if kind.levels is not None and len(kind.levels) > 2]
+    if coded:
+        raise ValueError(
+            f"x has columns of levels, such as {coded[0].name!r} ({coded[0].kind}: {coded[0].why}),"
+            " and there is no likelihood for columns of several kinds yet; keep them as labels or "
+            "context (--label, --context), or leave them out (--drop)"
+        )
 
 
 _COUNTS = {"negative_binomial", "poisson", "zero_inflated_negative_binomial"}

@@ -31,6 +31,7 @@ from .options import (
     RunFolder,
     Seed,
     Thousands,
+    Unseen,
     free_file,
     numbers,
     source_of,
@@ -164,6 +165,7 @@ def encode(
     header: Header = None,
     missing: Missing = None,
     thousands: Thousands = None,
+    unseen: Unseen = "refuse",
     image_size: ImageSize = None,
     seed: Seed = 0,
     force: Force = False,
@@ -196,6 +198,15 @@ def encode(
             "feature_names": rows.feature_names,
             "covariate_names": rows.covariate_names,
         }
+    rows = load_data(
+        split=None,
+        **{
+            **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
+            "context": finished.codings,
+            "column": finished.columns,
+            "unseen": unseen,
+        },
+    )
     with _gone_on_with(out):
         tree = to_datatree(
             vae,

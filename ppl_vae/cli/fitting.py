@@ -12,6 +12,7 @@ from rich.table import Table
 
 from .options import (
     CheckpointEvery,
+    ColumnKinds,
     Context,
     Data,
     DataRoot,
@@ -23,6 +24,7 @@ from .options import (
     ImageSize,
     Json,
     Label,
+    Layer,
     Missing,
     Out,
     Precision,
@@ -124,6 +126,8 @@ def fit(
     missing: Missing = None,
     thousands: Thousands = None,
     context: Context = None,
+    column: ColumnKinds = None,
+    layer: Layer = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
     engine: Engine = "auto",
@@ -131,12 +135,17 @@ def fit(
     precision: Precision = "32",
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print what columns are taken for and the choices; no fit."),
+    ] = False,
     resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
+    from .plan import print_plan
     from .running import made, print_run
 
     choices = {
@@ -150,6 +159,43 @@ def fit(
         "scale": scale,
         "heads": heads,
     }
+    given = {
+        "data": source_of(
+            data,
+            data_root,
+            label,
+            drop,
+            image_size,
+            header,
+            missing,
+            thousands,
+            context,
+            column,
+            layer,
+        ),
+        "choices": {key: value for key, value in choices.items() if value is not None},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "optimizer": optimizer,
+        "average": average,
+        "objective": objective,
+        "binarize": binarize,
+        "validation": validation,
+        "patience": patience,
+        "num_samples": draws,
+        "seed": seed,
+        "engine": engine,
+        "device": device,
+        "precision": precision,
+        "checkpoint_every": checkpoint_every,
+        "film": film,
+    }
+    if dry_run:
+        print_plan(preset, as_json=as_json, **given)
+        return
     finished = made(
         preset,
         out,
@@ -157,28 +203,7 @@ def fit(
         resume=resume,
         force=force,
         progress=not (quiet or as_json),
-        data=source_of(
-            data, data_root, label, drop, image_size, header, missing, thousands, context
-        ),
-        choices={key: value for key, value in choices.items() if value is not None},
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        optimizer=optimizer,
-        average=average,
-        objective=objective,
-        binarize=binarize,
-        validation=validation,
-        patience=patience,
-        num_samples=draws,
-        seed=seed,
-        engine=engine,
-        device=device,
-        precision=precision,
-        checkpoint_every=checkpoint_every,
-        film=film,
+        **given,
     )
     print_run(finished, preset, as_json=as_json, quiet=quiet)
 

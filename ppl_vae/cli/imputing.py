@@ -21,6 +21,7 @@ from .options import (
     RunFolder,
     Seed,
     Thousands,
+    Unseen,
     free_file,
     source_of,
 )
@@ -49,6 +50,7 @@ def impute(
     header: Header = None,
     missing: Missing = None,
     thousands: Thousands = None,
+    unseen: Unseen = "refuse",
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -78,6 +80,8 @@ def impute(
         **{
             **source_of(file, None, label, drop, None, header, missing, thousands),
             "context": finished.codings,
+            "column": finished.columns,
+            "unseen": unseen,
         },
     )
     found = imputed_by(
@@ -91,7 +95,9 @@ def impute(
     )
     columns = finished.settings.get("features") or read.feature_names or ()
     values = (found.x if fill == "mean" else found.draws.isel(draw=0)).values
-    text = filled_table(path, columns, values, found.missing.values, header=header)
+    text = filled_table(
+        path, columns, values, found.missing.values, header=header, kinds=finished.columns
+    )
     with written_whole(out) as temporary:
         temporary.write_text(text)
     doubtful = (~found.weights_usable).values.nonzero()[0].tolist()

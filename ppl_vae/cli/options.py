@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "STORE",
     "CheckpointEvery",
+    "ColumnKinds",
     "Context",
     "Data",
     "DataRoot",
@@ -17,6 +18,7 @@ __all__ = [
     "ImageSize",
     "Json",
     "Label",
+    "Layer",
     "Missing",
     "Out",
     "Precision",
@@ -25,6 +27,7 @@ __all__ = [
     "RunFolder",
     "Seed",
     "Thousands",
+    "Unseen",
     "free_file",
     "name_of",
     "numbers",
@@ -45,8 +48,8 @@ STORE = ".zarr"
 Data = Annotated[
     str,
     typer.Argument(
-        help="digits, sprites, a torchvision image set such as mnist, a .npy, .npz or .csv file, "
-        "or a folder of images."
+        help="digits, sprites, a torchvision image set such as mnist, a .npy, .npz, .csv, "
+        ".parquet or .h5ad file, or a folder of images."
     ),
 ]
 DataRoot = Annotated[
@@ -79,6 +82,20 @@ Thousands = Annotated[
     str | None,
     typer.Option(help="What stands between thousands in a table, such as a comma.", metavar="MARK"),
 ]
+ColumnKinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        help="What a column of a table is: binary, categorical, ordinal (also "
+        "ordinal:low,middle,high), count, positive, proportion or real.",
+        metavar="NAME=KIND",
+    ),
+]
+Unseen = Annotated[
+    str,
+    typer.Option(help="refuse, or missing: what a level that the fit had not is read as."),
+]
+Layer = Annotated[str | None, typer.Option(help="Layer of counts of a .h5ad file; X if not given.")]
 ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
 Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
@@ -114,8 +131,16 @@ def source_of(
     missing: list[str] | None = None,
     thousands: str | None = None,
     context: list[str] | None = None,
+    column: list[str] | None = None,
+    layer: str | None = None,
 ) -> dict[str, Any]:
     path = Path(data)
+    kinds = {}
+    for text in column or []:
+        name, equals, kind = text.rpartition("=")
+        if not equals:
+            raise ValueError(f"--column is {text!r}; pass NAME=KIND, such as grade=ordinal")
+        kinds[name] = kind
     return {
         # Where a run is read from later need not be where it was written from.
         "name_or_path": os.path.abspath(path) if path.exists() else data,
@@ -127,6 +152,8 @@ def source_of(
         "missing": missing or (),
         "thousands": thousands,
         "context": context or (),
+        "column": kinds,
+        "layer": layer,
     }
 
 

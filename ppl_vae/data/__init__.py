@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Coding", "Dataset", "load_data", "load_splits"]
+__all__ = ["Coding", "ColumnKind", "Dataset", "load_data", "load_splits"]
 
 from .coding import Coding
 from .dataset import Dataset
+from .kinds import ColumnKind
 from .load import load_data, load_splits

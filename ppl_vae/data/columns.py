@@ -27,6 +27,8 @@ from .levels import (
 
 Told = Mapping[str, str] | Sequence[ColumnKind]
 
+# Share of different values from which whole numbers may be names of rows.
+_NAMES = 0.8
 # Different whole numbers of a column of which it is said that they may be codes.
 _FEW = 12
 _WITH_UNIT = re.compile(
@@ -255,10 +257,9 @@ def plain(name: str, values: np.ndarray) -> ColumnKind:
     why = "numbers"
     whole = (different == np.round(different)).all()
     if len(different) <= _FEW and whole and len(values) > 2 * len(different):
-        why += (
-            f"; {len(different)} different whole ones: if they are codes or grades, say "
-            f"--column {name}=categorical or ordinal"
-        )
+        why = f"numbers, {len(different)} different whole ones"
+    elif whole and len(different) > _NAMES * len(values) > _FEW:
+        why = "whole numbers that nearly all differ"
     return ColumnKind(name, "real", None, why)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .dates import SINCE
+from .kinds import ColumnKind
 from .lines import is_number, read_lines, rows_of
 
 # Significant digits of a cell that is filled in.
@@ -24,6 +26,7 @@ def filled_table(
     missing: np.ndarray,
     *,
     header: bool | None = None,
+    kinds: Sequence[ColumnKind] = (),
 ) -> str:
     """The text of the table in ``path``, with values where cells of some columns are missing.
 
@@ -40,11 +43,13 @@ def filled_table(
         What to fill in, and where: shape ``(row, column)``.
     header
         As in :func:`~ppl_vae.load_data`.
+    kinds
+        What columns were taken for: levels and dates are written as such.
 
     Raises
     ------
     ValueError
-        If the file has not as many rows, or cannot be read.
+        If the file has not as many rows, or cannot be read, or a value lies between levels.
     """
     table = read_lines(path, header)
     rows = [cells for _, cells in rows_of(table.text, table.separator)]
@@ -54,6 +59,7 @@ def filled_table(
             f"{path} has {len(rows)} rows where {len(values)} were read from it; it was changed "
             "meanwhile: impute it again"
         )
+    kind_of = {kind.name: kind for kind in kinds}
     for at, name in enumerate(columns):
         column = table.names.index(name)
         written = [cells[column].strip() for cells in rows]
@@ -61,10 +67,24 @@ def filled_table(
             "," in cell and is_number(cell.replace(".", "").replace(",", ".")) for cell in written
         )
         for row in missing[:, at].nonzero()[0]:
-            number = np.format_float_positional(
-                values[row, at], precision=_DIGITS, fractional=False, trim="-"
-            )
+            number = _cell(float(values[row, at]), kind_of.get(name))
             rows[row][column] = number.replace(".", ",") if comma else number
     text = io.StringIO()
     csv.writer(text, delimiter=table.separator or " ", lineterminator="\n").writerows(first + rows)
     return text.getvalue()
+
+
+def _cell(value: float, kind: ColumnKind | None) -> str:
+    """A value as a table has it: a level by its name, a date, or a number."""
+    if kind is not None and kind.levels is not None:
+        # The mean of two codes is the probability of the second.
+        code = round(value) if len(kind.levels) == 2 or kind.kind == "ordinal" else int(value)
+        if code != value and len(kind.levels) > 2 and kind.kind != "ordinal":
+            raise ValueError(
+                f"column {kind.name!r} would be filled with {value:.3g}, which is none of its "
+                f"{len(kind.levels)} levels; fill it with draws (--fill draw)"
+            )
+        return kind.levels[code]
+    if kind is not None and kind.unit == SINCE:
+        return str(np.datetime64("1970-01-01") + np.timedelta64(round(value), "D"))
+    return np.format_float_positional(value, precision=_DIGITS, fractional=False, trim="-")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .annotated import is_annotated, read_annotated
 from .columns import told_of
 from .dataset import Dataset, abbreviated, checked
 from .lines import MISSING
@@ -90,13 +91,15 @@ def read_frame(source: Any, reading: Reading, called: str, *, partly: bool = Fal
 
 
 def coded_frame(x: Any) -> Any:
-    """A DataFrame some of whose columns are no numbers as a Dataset; all else as it is.
+    """An AnnData, or a DataFrame some of whose columns are no numbers, as a Dataset; else ``x``.
 
     Raises
     ------
     ValueError
         If a column cannot be modeled.
     """
+    if is_annotated(x):
+        return read_annotated(x, Reading(), f"x, an {type(x).__name__},")
     if not is_frame(x):
         return x
     from pandas.api import types

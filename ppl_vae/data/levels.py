@@ -148,9 +148,7 @@ def written(value: Any) -> str:
     if isinstance(value, int | np.integer):
         return str(value)
     if isinstance(value, float | np.floating):
-        return (
-            str(int(value))
-            if value == np.round(value) and abs(value) < 2**53
-            else repr(float(value))
-        )
+        number = float(value)
+        whole = number.is_integer() and abs(number) < 2**53
+        return str(int(number)) if whole else repr(number)
     return str(value).strip()

@@ -23,8 +23,12 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# What a spreadsheet writes where it could not compute, which is a cell and no comment.
+_ERRORS = re.compile(r"#(N/A|NA|DIV/0!|VALUE!|REF!|NUM!|NULL!|NAME\?)", re.IGNORECASE)
 # Below this a first line unlike all others is asked about.
 _CHANCE = 1e-3
+# Rows by which a first line is judged.
+_LOOKED_AT = 1000
 # A cell between spaces, which in quotes may hold spaces itself.
 _QUOTED = re.compile(r'"(?:[^"]|"")*"(?=\s|$)|\S+')
 
@@ -102,6 +106,12 @@ def read_lines(path: Path, header: bool | None) -> Lines:
             f"{path} is ragged: line {line} has {len(cells)} cells, the first has {named} "
             f"(separated by {separator or 'space'!r}).{title}"
         )
+    again = [line for line, cells in rows[1:] if [cell.strip() for cell in cells] == first]
+    if found and len(first) > 1 and again:
+        raise ValueError(
+            f"line {again[0]} of {path} repeats the header, as of several tables in one file; "
+            "remove it"
+        )
     names = first if found else [str(i) for i in range(len(first))]
     if unnamed:
         names = ["", *names]
@@ -167,7 +177,7 @@ def _without_comments(text: str) -> tuple[str, str | None, list[int]]:
     for number, line in enumerate(text.split("\n"), 1):
         if number == 1 and line.strip().lower().startswith("sep=") and len(line.strip()) == 5:
             separator = line.strip()[4]
-        elif line.startswith("#"):
+        elif line.startswith("#") and not _ERRORS.match(line):
             comment = (number, line.lstrip("#").strip()) if not kept else comment
         else:
             if not kept and comment and line.strip() and _alike(comment[1], line):
@@ -247,6 +257,8 @@ def _has_header(
         return False
     text = [not is_number(cell) for cell in named]
     if all(text):
+        if _among_rows(first, [cells for _, cells in rows[:_LOOKED_AT]]):
+            return False
         # A column may be called Na or None; a line of marks such as ? names nothing.
         return any(cell.lower() not in MISSING or cell.isalpha() for cell in named)
     if _could_name([cell for cell in named if is_number(cell)], first, rows):
@@ -261,6 +273,17 @@ def _has_header(
     return False
 
 
+def _among_rows(first: list[str], rows: list[list[str]]) -> bool:
+    """Whether a first line of text is a row: other rows have all its cells, each in its column."""
+    others = [row for cells in rows if (row := [cell.strip() for cell in cells]) != first]
+    columns = zip(*others, strict=False)
+    return len(first) > 1 and len(others) > 0 and all(map(_is_in, first, columns))
+
+
+def _is_in(cell: str, column: tuple[str, ...]) -> bool:
+    return cell in column and not any(map(is_number, column))
+
+
 def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
     """Whether a first line of numbers could name columns.
 
@@ -268,7 +291,7 @@ def _could_name(cells: list[str], first: list[str], rows: list[tuple[int, list[s
     hold; or they lie so far outside, as numbers of genes do, that this is no chance.
     """
     values = [float(cell) for cell in cells]
-    rows = rows[:1000]
+    rows = rows[:_LOOKED_AT]
     outside = far = 0
     for cell, value in zip(cells, values, strict=True):
         column = first.index(cell)

@@ -233,9 +233,8 @@ def _read(
     """What a source holds, by the splits that it brings, or under None."""
     if is_annotated(name_or_path):
         return {None: read_annotated(name_or_path, reading, called)}
-    if is_frame(name_or_path):
-        return {None: read_frame(name_or_path, reading, called)}
-    source = _resolve(name_or_path)
+    framed = is_frame(name_or_path)
+    source: Any = name_or_path if framed else _resolve(name_or_path)
     suffix = source.suffix.lower() if isinstance(source, Path) and source.is_file() else ""
     if suffix == ANNOTATED:
         return {None: read_annotated(source, reading, called)}
@@ -244,6 +243,8 @@ def _read(
             f"layer={reading.layer!r} (--layer) chooses a layer of an AnnData ({ANNOTATED}), and "
             f"{called!r} is none; leave it out"
         )
+    if framed:
+        return {None: read_frame(source, reading, called)}
     if suffix in TABLES:
         return {None: read_table(source, reading)}
     if suffix in PARQUET:

@@ -18,17 +18,18 @@ from torch import Tensor
 
 from .. import __version__
 from ..config import VAEConfig
-from ..data import Coding, Dataset, load_splits
+from ..data import Coding, ColumnKind, Dataset, load_splits
 from ..inference.fit import FitResult, fit
 from ..parts import ParquetRows
 from ..pictures.film import TrainingFilm
 from ..pictures.latents import plot_latents
 from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
-from ..rows import Rows, to_float
+from ..rows import Rows
 from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
 from .matching import fingerprints, matched, rows_once
 from .metrics import evaluate, finite_json
+from .prepared import prepared
 from .recipe import PRECISIONS, Recipe
 from .unfinished import unfinished
 
@@ -139,6 +140,9 @@ class Run:
 
     def rows_at(self, path: str | Path) -> Rows:
         """Rows at a path, .npy, .zarr or .parquet, as the VAE was fitted to them, read as needed.
+    @property
+    def columns(self) -> tuple[ColumnKind, ...]:
+        """What columns were taken for, for ``load_data(..., column=...)``; empty of plain numbers.
 
         Raises
         ------
@@ -159,6 +163,18 @@ class Run:
         method = settings["binarize"]
         once = "static" if method == "dynamic" else method
         return Rows(source, binarize=once, seed=settings["fit"]["seed"])
+            If config.json was changed so that it says so no longer.
+        """
+        try:
+            return tuple(
+                ColumnKind(**{**kind, "levels": kind["levels"] and tuple(kind["levels"])})
+                for kind in self.settings.get("columns", [])
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"config.json in {str(self.folder)!r} was changed after the fit: its part "
+                "'columns' is not as ppl-vae fit wrote it; undo the change or fit again"
+            ) from error
 
     def rows(self, data: Dataset) -> Tensor:
         """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
@@ -169,7 +185,7 @@ class Run:
             If the columns are not those of the fit.
         """
         settings = self.settings
-        data = matched(data, settings.get("features"), settings.get("dtype"))
+        data = matched(data, settings.get("features"), settings.get("dtype"), self.columns)
         if data.x.is_floating_point() and data.x.isnan().any() and not settings["vae"]["missing"]:
             raise ValueError(
                 f"{data.source} has missing entries, and the run was fitted to rows that have "
@@ -231,14 +247,8 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
     ):
         folder = work.folder
         fabric = _fabric(recipe)
-        train, test = load_splits(**recipe.data)
-        x_test = rows_once(test, recipe.binarize, recipe.seed)
-        seen = "none" if recipe.binarize == "none" else "threshold"
-        sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)
-        missing = bool(to_float(sample).isnan().any() or x_test.isnan().any())
-        width = 0 if train.covariates is None else train.covariates.shape[1]
-        described = {"missing": missing, "covariate_dim": width, **recipe.choices}
-        config = VAEConfig.for_data(sample, feature_names=train.feature_names, **described)
+        ready = prepared(recipe)
+        train, test, x_test, config = ready.train, ready.test, ready.x_test, ready.config
         vae = VAE.from_config(config, seed=recipe.seed)
         if recipe.binarize == "none":
             Rows(x_test, test.covariates).check(vae, name="the test rows")
@@ -278,6 +288,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             "features": train.feature_names,
             "dtype": str(train.x.dtype).removeprefix("torch."),
             "context": [asdict(coding) for coding in train.codings],
+            "columns": [asdict(kind) for kind in train.columns or ()],
             "fingerprints": fingerprints(train, test),
             "binarize": recipe.binarize,
             "vae": config.model_dump(),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["fingerprints", "matched", "rows_once"]
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..data import Dataset
+from ..data import ColumnKind, Dataset
 from ..rows import Rows, binarize
 
 
@@ -30,7 +31,12 @@ def fingerprints(train: Dataset, test: Dataset) -> dict[str, str]:
     }
 
 
-def matched(data: Dataset, features: list[str] | None, dtype: str | None = None) -> Dataset:
+def matched(
+    data: Dataset,
+    features: list[str] | None,
+    dtype: str | None = None,
+    columns: Sequence[ColumnKind] = (),
+) -> Dataset:
     """The data with their columns in the order of the fit, by name, and bytes as they were there.
 
     Bytes of zeros and ones are masks where no byte is larger; beside a fit to intensities they are
@@ -39,10 +45,11 @@ def matched(data: Dataset, features: list[str] | None, dtype: str | None = None)
     Raises
     ------
     ValueError
-        If a column is missing, or there are others.
+        If a column is missing, or there are others, or one is of another kind or other levels.
     """
     if data.masks and dtype == "uint8":
         data = replace(data, x=data.x.to(torch.uint8), masks=False)
+    _check_kinds(data, columns)
     names = data.feature_names
     if features is None or names is None or list(names) == list(features):
         return data
@@ -56,4 +63,33 @@ def matched(data: Dataset, features: list[str] | None, dtype: str | None = None)
             "out with --drop"
         )
     order = [list(names).index(name) for name in features]
-    return replace(data, x=data.x[:, order], feature_names=tuple(features))
+    kinds = None if data.columns is None else tuple(data.columns[i] for i in order)
+    return replace(data, x=data.x[:, order], feature_names=tuple(features), columns=kinds)
+
+
+def _check_kinds(data: Dataset, columns: Sequence[ColumnKind]) -> None:
+    """Refuse columns that are not of the kinds of the fit, whose codes would mean something else.
+
+    Raises
+    ------
+    ValueError
+        If one is of another kind, or has other levels.
+    """
+    fitted = {kind.name: kind for kind in columns}
+    if columns and data.columns is None:
+        raise ValueError(
+            f"{data.source} holds numbers without names of levels, where the fit had columns of "
+            "several kinds; give a table with the columns of the fit"
+        )
+    for kind in data.columns or ():
+        was = fitted.get(kind.name)
+        if not fitted and kind.kind != "real":
+            raise ValueError(
+                f"{data.source} has a column {kind.name!r} that is {kind.kind} ({kind.why}), where "
+                "the fit had numbers; give numbers, or leave it out with --drop"
+            )
+        if was and (was.kind, was.levels, was.unit) != (kind.kind, kind.levels, kind.unit):
+            raise ValueError(
+                f"{data.source} has a column {kind.name!r} that is {kind.kind} ({kind.why}), where "
+                f"the fit had {was.kind} ({was.why}); read it with column= of the fit"
+            )

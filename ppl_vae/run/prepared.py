@@ -1,0 +1,54 @@
+"""What a recipe comes to before it is fitted: the rows, and the choice of parts."""
+
+from __future__ import annotations
+
+__all__ = ["Prepared", "prepared"]
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..config import VAEConfig
+from ..data import Dataset, load_splits
+from ..rows import to_float
+from .matching import rows_once
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows to fit to and to test by, and what is fitted.
+
+    Attributes
+    ----------
+    train, test
+        Rows as they were read.
+    x_test
+        The test rows as the model sees them, such as bits.
+    config
+        The VAE's choices.
+    """
+
+    train: Dataset
+    test: Dataset
+    x_test: Tensor
+    config: VAEConfig
+
+
+def prepared(recipe: Recipe) -> Prepared:
+    """Read the rows of a recipe, and choose what is to be fitted to them.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        If the data are not accepted, or the choices do not fit them.
+    """
+    train, test = load_splits(**recipe.data)
+    x_test = rows_once(test, recipe.binarize, recipe.seed)
+    seen = "none" if recipe.binarize == "none" else "threshold"
+    sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)
+    missing = bool(to_float(sample).isnan().any() or x_test.isnan().any())
+    width = 0 if train.covariates is None else train.covariates.shape[1]
+    described = {"missing": missing, "covariate_dim": width, **recipe.choices}
+    config = VAEConfig.for_data(replace(train, x=sample), **described)
+    return Prepared(train, test, x_test, config)
