@@ -344,10 +344,14 @@ class VAEConfig(BaseModel):
         return where
 
 
+# Numbers, and levels that are zeros and ones by themselves.
+_NUMBERS = (None, ("0", "1"), ("false", "true"))
+
+
 def _refuse_levels(x: Any) -> None:
     """Refuse columns of levels, whose codes are no numbers to any one likelihood."""
     kinds = getattr(x, "columns", None) if hasattr(x, "feature_names") else None
-    coded = [kind for kind in kinds or () if kind.levels is not None and len(kind.levels) > 2]
+    coded = [kind for kind in kinds or () if kind.levels not in _NUMBERS]
     if coded:
         raise ValueError(
             f"x has columns of levels, such as {coded[0].name!r} ({coded[0].kind}: {coded[0].why}),"
