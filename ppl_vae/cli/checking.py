@@ -181,7 +181,9 @@ def encode(
     out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc", STORE))
     options = label, drop, image_size, header, missing, thousands
     given: dict[str, Any]
-    if Path(data).suffix in (STORE, ".parquet"):
+    # Columns of levels and those beside the rows are read by what the fit remembers of them.
+    by_name = finished.columns or finished.codings
+    if Path(data).suffix == STORE or (Path(data).suffix == ".parquet" and not by_name):
         named = ("--label", "--drop", "--image-size", "--header", "--missing", "--thousands")
         for name, value in zip(named, options, strict=True):
             if value:
@@ -190,7 +192,8 @@ def encode(
         given = {"feature_names": finished.settings.get("features")}
     else:
         source = source_of(data, data_root, *options)
-        rows = load_data(split=None, **{**source, "context": finished.codings})
+        kept = {"context": finished.codings, "column": finished.columns, "unseen": unseen}
+        rows = load_data(split=None, **{**source, **kept})
         x = finished.rows(rows)
         given = {
             "covariates": rows.covariates,
@@ -198,15 +201,6 @@ def encode(
             "feature_names": rows.feature_names,
             "covariate_names": rows.covariate_names,
         }
-    rows = load_data(
-        split=None,
-        **{
-            **source_of(data, data_root, label, drop, image_size, header, missing, thousands),
-            "context": finished.codings,
-            "column": finished.columns,
-            "unseen": unseen,
-        },
-    )
     with _gone_on_with(out):
         tree = to_datatree(
             vae,

@@ -120,7 +120,7 @@ def _of_file(path: Path) -> Any:
     except ImportError as error:
         raise ValueError(
             f"{path} is in Parquet, which needs pyarrow; install it with "
-            "python -m pip install 'ppl_vae[parquet]'"
+            "python -m pip install 'ppl_vae[disk]'"
         ) from error
     except (ValueError, OSError) as error:
         raise ValueError(

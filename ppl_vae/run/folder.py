@@ -76,27 +76,24 @@ class Run:
         settings = json.loads((self.folder / "config.json").read_text())
         for name, kind in {"data": dict, "vae": dict, "fit": dict, "binarize": str}.items():
             if not isinstance(settings.get(name), kind):
-                raise ValueError(
-                    f"config.json in {str(self.folder)!r} was changed after the fit: its part "
-                    f"{name!r} is no longer there; undo the change or fit again"
-                )
+                raise self._changed(f"its part {name!r} is no longer there")
         for name, part, wanted in (("seed", "fit", int), ("name_or_path", "data", str)):
             if not isinstance(settings[part].get(name), wanted):
-                raise ValueError(
-                    f"config.json in {str(self.folder)!r} was changed after the fit: it has no "
-                    f"{name}; undo the change or fit again"
-                )
+                raise self._changed(f"it has no {name}")
         return settings
+
+    def _changed(self, what: str) -> ValueError:
+        return ValueError(
+            f"config.json in {str(self.folder)!r} was changed after the fit: {what}; undo the "
+            "change or fit again"
+        )
 
     def vae(self) -> VAE:
         """The fitted VAE."""
         vae = VAE.load(self.folder / "vae.safetensors")
         recorded = VAEConfig(**self.settings["vae"])
         if vae.config != recorded:
-            raise ValueError(
-                f"config.json in {str(self.folder)!r} was changed after the fit: it no longer "
-                "describes vae.safetensors; undo the change or fit again"
-            )
+            raise self._changed("it no longer describes vae.safetensors")
         return vae
 
     def splits(self) -> tuple[Dataset, Dataset]:
@@ -133,16 +130,27 @@ class Run:
                 for coding in self.settings.get("context", [])
             )
         except (TypeError, KeyError) as error:
-            raise ValueError(
-                f"config.json in {str(self.folder)!r} was changed after the fit: its part "
-                "'context' is not as ppl-vae fit wrote it; undo the change or fit again"
-            ) from error
+            raise self._changed("its part 'context' is not as ppl-vae fit wrote it") from error
 
-    def rows_at(self, path: str | Path) -> Rows:
-        """Rows at a path, .npy, .zarr or .parquet, as the VAE was fitted to them, read as needed.
     @property
     def columns(self) -> tuple[ColumnKind, ...]:
         """What columns were taken for, for ``load_data(..., column=...)``; empty of plain numbers.
+
+        Raises
+        ------
+        ValueError
+            If config.json was changed so that it says so no longer.
+        """
+        try:
+            return tuple(
+                ColumnKind(**{**kind, "levels": kind["levels"] and tuple(kind["levels"])})
+                for kind in self.settings.get("columns", [])
+            )
+        except (TypeError, KeyError, ValueError) as error:
+            raise self._changed("its part 'columns' is not as ppl-vae fit wrote it") from error
+
+    def rows_at(self, path: str | Path) -> Rows:
+        """Rows at a path, .npy, .zarr or .parquet, as the VAE was fitted to them, read as needed.
 
         Raises
         ------
@@ -163,18 +171,6 @@ class Run:
         method = settings["binarize"]
         once = "static" if method == "dynamic" else method
         return Rows(source, binarize=once, seed=settings["fit"]["seed"])
-            If config.json was changed so that it says so no longer.
-        """
-        try:
-            return tuple(
-                ColumnKind(**{**kind, "levels": kind["levels"] and tuple(kind["levels"])})
-                for kind in self.settings.get("columns", [])
-            )
-        except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"config.json in {str(self.folder)!r} was changed after the fit: its part "
-                "'columns' is not as ppl-vae fit wrote it; undo the change or fit again"
-            ) from error
 
     def rows(self, data: Dataset) -> Tensor:
         """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
