@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from .workflow.evidence import log_evidence as log_evidence
     from .workflow.imputation import impute as impute
     from .workflow.imputation import to_frame as to_frame
+    from .workflow.judging import judge_rows as judge_rows
     from .workflow.posterior import sample_posterior as sample_posterior
     from .workflow.predictive import predictive_check as predictive_check
     from .workflow.refinement import refine as refine
@@ -170,6 +171,7 @@ _HOMES = {
     "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
     "workflow.imputation": ("impute", "to_frame"),
     "workflow.posterior": ("sample_posterior",),
+    "workflow.judging": ("judge_rows",),
     "workflow.predictive": ("predictive_check",),
     "trees.pyro_svi": ("from_pyro_svi",),
     "workflow.refinement": ("refine",),

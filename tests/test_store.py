@@ -18,6 +18,7 @@ from ppl_vae import (
     Store,
     VAEConfig,
     encode,
+    judge_rows,
     log_evidence,
     sample_posterior,
     simulate,
@@ -55,6 +56,7 @@ RESULTS = {
     "evidence": partial(log_evidence, num_samples=40),
     "annealed": partial(log_evidence, method="ais", num_samples=4, num_temperatures=3),
     "encoded": encode,
+    "judged": partial(judge_rows, num_samples=60),
 }
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.distributions import constraints
 
-from ppl_vae import VAE, Decoder, NormalDecoder, StandardNormal
+from ppl_vae import VAE, Decoder, NormalDecoder, StandardNormal, judge_rows
 from ppl_vae.workflow.annealing import sandwich
 from ppl_vae.workflow.judgement import judge, verdict_of
+from ppl_vae.workflow.sampling import stage_seed
 from ppl_vae.workflow.verdicts import verdicts
 
 
@@ -247,3 +248,21 @@ def test_nothing_of_a_row_that_is_no_number_reaches_others():
     for name, values in alone.items():
         torch.testing.assert_close(found[name][::2], values)
     assert found["weights_usable"].tolist()[1] == -1
+
+
+@pytest.mark.parametrize(
+    ("shift", "stretch", "expected"), [(0.0, 1.0, 2), (0.25, 1.0, 1), (0.0, 0.4, 0)]
+)
+def test_rows_judged_one_by_one_get_the_verdict_of_all_together(shift, stretch, expected):
+    """By the same draws, where none are added, and nothing is refined or annealed."""
+    vae, x = linear(2, shift, stretch, 20)
+    draws = {"num_samples": 2000, "progress": False}
+    whole = verdicts(vae, x, max_samples=2000, refined_rows=0, annealed_rows=0, seed=5, **draws)
+    found = judge_rows(vae, x, seed=stage_seed(5, 0), **draws)
+    words = np.array(["not tried", "reweighted", "as it is"])[found.verdict.values]
+    assert words.tolist() == whole.verdict.values.tolist()
+    assert (found.verdict == expected).mean() > 0.9
+    np.testing.assert_array_equal(found.kl, whole.kl)
+    for option in ({"num_samples": 20}, {"tolerance": 0.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is"):
+            judge_rows(vae, x, **option)
