@@ -435,6 +435,18 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
         assert len(error.splitlines()) == 1
 
 
+def test_a_warning_is_one_line_too(tmp_path):
+    rows = "".join(f"{1_700_000_000 + i},{i % 7}\n" for i in range(50))
+    (tmp_path / "log.csv").write_text("time,a\n" + rows)
+    fit = [sys.executable, "-m", "ppl_vae.cli", "fit", "log.csv", *QUICK, "--quiet"]
+    done = subprocess.run(fit, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if "single precision" in line]
+    assert len(said) == 1, done.stderr
+    assert said[0].startswith("ppl-vae: warning: ")
+    assert "load.py" not in done.stderr
+
+
 def test_a_full_disk_is_said_in_one_line(command, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")

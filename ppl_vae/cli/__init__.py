@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import checking, fitting, imputing
-from .printing import INTERRUPTED, fail, one_line, way_on
+from .printing import INTERRUPTED, fail, one_line, warnings_in_one_line, way_on
 
 # The exit code by which shells report a process ended by SIGTERM.
 _TERMINATED = 143
@@ -61,7 +61,8 @@ def main() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
     try:
-        code = app(standalone_mode=False) or 0
+        with warnings_in_one_line():
+            code = app(standalone_mode=False) or 0
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except _Terminated as stop:

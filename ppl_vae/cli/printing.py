@@ -10,11 +10,15 @@ __all__ = [
     "print_metrics",
     "published",
     "quantities",
+    "warnings_in_one_line",
     "way_on",
 ]
 
 import errno
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
@@ -59,10 +63,32 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print what the package warns of as errors are: without a path, or a line of code."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, *place: Any) -> None:
+        if issubclass(category, UserWarning | RuntimeWarning):
+            _say(f"warning: {' '.join(str(message).split())}")
+        else:
+            before(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
     """End with one line on standard error."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"ppl-vae: {message}")
+    _say(message)
     sys.exit(code)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"ppl-vae: {message}")
 
 
 def way_on(stop: BaseException) -> str:
