@@ -93,7 +93,10 @@ def _dataset(
                 f"{abbreviated([str(column) for column in obs.columns]) or 'none'}"
             )
     markers = [*sorted(MISSING), *reading.marks]
-    beside = {name: texts_or_numbers(obs[name], None, markers) for name in reading.beside}
+    # Texts of obs become categories when an AnnData is written, and are such before.
+    kept = {name: obs[name] for name in reading.beside}
+    kept = {n: c if c.dtype.kind in "biuf" else c.astype("category") for n, c in kept.items()}
+    beside = {name: texts_or_numbers(column, None, markers) for name, column in kept.items()}
     layer = "" if reading.layer is None else f", layer {reading.layer}"
     data = Dataset(
         Path(called).stem,

@@ -113,11 +113,13 @@ def numbers_with_commas(
 
 def texts_or_numbers(column: Any, separator: str | None, markers: Sequence[str]) -> np.ndarray:
     """A column as numbers if all its cells are, else as texts; NaN or "" for missing cells."""
-    numbers, wrong = numbers_of(column, markers)
-    if wrong.any():
-        numbers, wrong = numbers_with_commas(column, separator, markers)
-    if not wrong.any():
-        return numbers
+    # Categories are levels, whatever they are called.
+    if str(column.dtype) != "category":
+        numbers, wrong = numbers_of(column, markers)
+        if wrong.any():
+            numbers, wrong = numbers_with_commas(column, separator, markers)
+        if not wrong.any():
+            return numbers
     cells = column.astype(object).map(lambda cell: str(cell).strip())
     gone = column.isna() | cells.str.lower().isin([marker.lower() for marker in markers])
     return np.where(gone, "", cells.to_numpy(dtype=object)).astype(str)
