@@ -54,7 +54,9 @@ def by_vae(x: np.ndarray, likelihood: str, seed: int, args: argparse.Namespace) 
     rows = torch.tensor(x, dtype=torch.float32)
     seen = rows[~rows.isnan().all(1)]
     choices = {
-        name: getattr(args, name) for name in ("latent_dim", "network") if getattr(args, name)
+        name: getattr(args, name)
+        for name in ("latent_dim", "network")
+        if getattr(args, name) not in (0, "none")
     }
     vae = VAE.from_config(VAEConfig.for_data(seen, likelihood=likelihood, **choices), seed=seed)
     fit(
@@ -105,8 +107,8 @@ def main() -> None:
     parser.add_argument("--removed", choices=("high", "random"), default="high")
     parser.add_argument("--likelihoods", nargs="*", default=["normal", "self_masking:hides=high"])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--latent-dim", type=int, default=10)
-    parser.add_argument("--network", default="mlp:hidden=(128,)")
+    parser.add_argument("--latent-dim", type=int, default=10, help="0 is the package's default")
+    parser.add_argument("--network", default="mlp:hidden=(128,)", help="none is that too")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
