@@ -103,13 +103,16 @@ def four_rows() -> Figure:
     grid = figure.subplots(len(cases), 2, sharex="col")
     for (name, model), (left, right) in zip(cases.items(), grid, strict=True):
         word, kl, k = verdict(model, x)
-        print(f"{name:>20}: KL {kl:.2f} nats, k-hat {k:.2f}, {word}")
         curves(left, model, x)
         left.set_title(f"{name}: {word}", loc="left")
         drawn = sample_posterior(model, x, num_samples=2000, progress=False)
         log_weight = np.sort(np.asarray(drawn.log_weight).ravel())[::-1]
         weight = np.exp(log_weight - log_weight.max())
         share = 100 * weight / weight.sum()
+        print(
+            f"{name:>20}: KL {kl:.2f} nats, k-hat {k:.2f}, {word}; "
+            f"the heaviest draw has {share[0]:.2f} % of all weight"
+        )
         right.plot(np.arange(1, len(share) + 1), share, color=BLUE, linewidth=2)
         right.axhline(100 / len(share), color=GRAY, linestyle=":")
         right.set(xscale="log", yscale="log", ylim=(1e-3, 30), ylabel="% of all weight")
