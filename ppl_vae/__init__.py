@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .components.registry import Choice as Choice
     from .config import VAEConfig as VAEConfig
     from .data import Coding as Coding
+    from .data import ColumnKind as ColumnKind
     from .data import Dataset as Dataset
     from .data import load_data as load_data
     from .inference.engine.compiled import CompiledTrace_ELBO as CompiledTrace_ELBO
@@ -137,7 +138,7 @@ _HOMES = {
     ),
     "components.registry": ("Choice",),
     "config": ("VAEConfig",),
-    "data": ("Coding", "Dataset", "load_data"),
+    "data": ("Coding", "ColumnKind", "Dataset", "load_data"),
     "inference.engine.compiled": ("CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"),
     "inference.fit": ("FitResult", "fit"),
     "inference.objectives": (

@@ -1,5 +1,6 @@
 """Odd and broken tables: each is read right, or refused in one sentence that says what to do."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -61,6 +62,12 @@ READ = {
         [("real", None), ("real", None)],
         [[days("2021-03-04"), 1], [days("2021-03-25"), 2]],
     ),
+    "days of other centuries": (
+        "day,b\n1066-10-14,1\n9999-12-31,2\n2021-03-04,3\n",
+        {},
+        [("real", None), ("real", None)],
+        [[days("1066-10-14"), 1], [days("9999-12-31"), 2], [days("2021-03-04"), 3]],
+    ),
     "times in a zone": (
         "t,b\n2021-03-04T12:00:00Z,1\n2021-03-04 18:00+06:00,2\n",
         {},
@@ -96,6 +103,18 @@ READ = {
         {"column": {"s": "ordinal:low,mid,high"}},
         [("ordinal", ("low", "mid", "high")), ("real", None)],
         [[0, 1.5], [2, 2], [1, 3], [0, 4]],
+    ),
+    "levels with decimal commas, as told": (
+        "g;b\n1,5;1\n2;0\n1,5;1\n",
+        {"column": {"g": "categorical"}},
+        [("categorical", ("1.5", "2")), ("binary", ("0", "1"))],
+        [[0, 1], [1, 0], [0, 1]],
+    ),
+    "truth values are numbers, as told": (
+        "g,b\ntrue,1.5\nFalse,2\n",
+        {"column": {"g": "real"}},
+        [("real", None), ("real", None)],
+        [[1, 1.5], [0, 2]],
     ),
     "postal codes keep their zeros, as told": (
         "zip,b\n01234,1.5\n501,2\n01234,3\n",
@@ -150,6 +169,11 @@ REFUSED = {
         "d,b\n3/4/2021,1\n5/6/2021,2\n",
         {},
         "'3/4/2021' .*day or the month first",
+    ),
+    "dates in two ways": (
+        "d,b\n2021-03-04,1\n4.3.2021,2\n2021-03-04,1\n4.3.2021,2\n",
+        {},
+        "'2021-03-04' in line 2 .*others are written in another way",
     ),
     "no such day": (
         "d,b\n2021-02-28,1\n2021-02-30,2\n",
@@ -328,6 +352,15 @@ def test_other_frames_and_files_are_read_alike(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"broken.parquet cannot be read as Parquet"):
         load_data(tmp_path / "broken.parquet")
+
+
+def test_frames_of_polars_without_pyarrow(monkeypatch):
+    polars = pytest.importorskip("polars")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    frame = polars.DataFrame({"a": [1.5, None], "b": [1, 2]})
+    np.testing.assert_array_equal(load_data(frame, None).x, [[1.5, 1], [nan, 2]])
+    with pytest.raises(ValueError, match="columns that are no plain numbers, 's', needs pyarrow"):
+        load_data(polars.DataFrame({"s": ["x", "y"]}))
 
 
 @pytest.mark.parametrize(

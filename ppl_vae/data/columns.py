@@ -132,6 +132,10 @@ def coded_column(
         return by_levels(cells, values, wrong, kind, unseen), kind
     if isinstance(told, ColumnKind) and told.unit:
         raise OddColumnError(0, cells.iloc[0], f"is no date, which the fit had: {told.unit}")
+    if wrong.any() and cells[wrong].astype(str).str.strip().str.lower().isin(TRUTH).all():
+        truth = cells[wrong].astype(str).str.strip().str.lower() == TRUTH[1]
+        values, wrong = values.copy(), wrong.copy()
+        values[wrong], wrong[:] = truth.to_numpy(np.float64), False
     if wrong.any():
         row = int(wrong.argmax())
         raise OddColumnError(row, cells.iloc[row], f"is text where {told.kind} takes numbers")

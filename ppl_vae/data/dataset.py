@@ -36,8 +36,9 @@ class Dataset:
         ``"digits"``, ``"sprites"``, a torchvision set in lower case, or the stem of the file.
     x
         Shape ``(row, *event)``. ``uint8`` holds pixel intensities 0 to 255; all else is
-        ``float32``, in which a missing entry is NaN. Gray images have event ``(H, W)``, color
-        images ``(3, H, W)``.
+        ``float32``, in which a missing entry is NaN, and a level its code: of a table whose
+        ``columns`` are not None pass the Dataset itself on, which says what codes mean.
+        Gray images have event ``(H, W)``, color images ``(3, H, W)``.
     labels
         Shape ``(row,)``, integers or strings; None where there are none.
     feature_names

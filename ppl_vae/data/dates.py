@@ -49,6 +49,8 @@ def days_written(texts: Any) -> np.ndarray | None:
     else:
         found = texts.map(_SHORT.fullmatch)
         if not found.notna().all():
+            if (found.notna() | texts.map(_ISO.fullmatch).notna()).all():
+                raise ValueError("is a date, of which others are written in another way")
             return None
         first, second, year = (found.map(lambda match, i=i: match[i]) for i in (1, 3, 4))
         points = found.map(lambda match: match[2]).eq(".").all()
@@ -64,4 +66,12 @@ def days_written(texts: Any) -> np.ndarray | None:
         f"{y}-{m:0>2}-{d:0>2}{rest}" for y, m, d, rest in zip(year, month, day, clock, strict=True)
     ]
     dates = pd.Series(pd.to_datetime(written, errors="coerce", format="ISO8601", utc=True))
-    return days_of(dates)[0]
+    days = days_of(dates)[0]
+    for i in np.flatnonzero(np.isnan(days)):
+        # pandas knows only the years from 1678 to 2261.
+        try:
+            far = np.datetime64(written[i].strip().replace(" ", "T").removesuffix("Z"), "s")
+        except ValueError:
+            continue
+        days[i] = (far - np.datetime64("1970-01-01")) / np.timedelta64(1, "D")
+    return days

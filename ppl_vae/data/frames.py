@@ -129,15 +129,27 @@ def _of_file(path: Path) -> Any:
 
 
 def _as_pandas(x: Any) -> Any:
-    """A table as a DataFrame of pandas, by Arrow or else by the interchange protocol."""
+    """A table as a DataFrame of pandas, by Arrow; columns of numbers without it too.
+
+    Raises
+    ------
+    ValueError
+        If pyarrow is not there, and a column is no plain numbers.
+    """
     import pandas as pd
 
     if isinstance(x, pd.DataFrame):
         return x
     try:
         import pyarrow
-    except ImportError:
-        return pd.api.interchange.from_dataframe(x)
+    except ImportError as error:
+        columns = {str(name): x[name].to_numpy() for name in x.columns}
+        if other := [name for name, values in columns.items() if values.dtype.kind not in "iufb"]:
+            raise ValueError(
+                f"a {type(x).__name__} with columns that are no plain numbers, {abbreviated(other)},"
+                " needs pyarrow; install it with python -m pip install 'ppl_vae[disk]'"
+            ) from error
+        return pd.DataFrame(columns)
     return pyarrow.table(x).to_pandas()
 
 

@@ -123,8 +123,9 @@ def by_levels(
     gone = (np.isnan(values) & ~wrong) | cells.isna().to_numpy()
     texts = cells.astype(object).map(written)
     known: dict[str, float] = {}
-    for text in set(texts[~gone]):
-        plain = written(float(text)) if is_number(text) else text
+    for text, value in dict(zip(texts[~gone], values[~gone], strict=True)).items():
+        number = float(text) if is_number(text) else value  # of 1,5 the reader knows the value
+        plain = text if np.isnan(number) else written(number)
         again = text.lower() if truth else plain
         again = {"1": "true", "0": "false"}.get(again, again) if truth else again
         known[text] = codes.get(text, codes.get(again, np.nan))

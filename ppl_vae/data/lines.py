@@ -106,7 +106,11 @@ def read_lines(path: Path, header: bool | None) -> Lines:
             f"{path} is ragged: line {line} has {len(cells)} cells, the first has {named} "
             f"(separated by {separator or 'space'!r}).{title}"
         )
-    again = [line for line, cells in rows[1:] if [cell.strip() for cell in cells] == first]
+    again = [
+        line
+        for line, cells in rows[1:]
+        if cells[0].strip() == first[0] and [cell.strip() for cell in cells] == first
+    ]
     if found and len(first) > 1 and again:
         raise ValueError(
             f"line {again[0]} of {path} repeats the header, as of several tables in one file; "

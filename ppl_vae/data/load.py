@@ -64,7 +64,9 @@ def load_data(
     The first line of a table is its header if its cells are distinct and each is text, neither a
     number nor a missing marker; or if they are 0, 1, 2, ..., as pandas writes by default. A first
     column whose header is blank is a row index and is left out. Missing markers are an empty cell,
-    NA, N/A, NaN, null, None, ? and a lone dot, in any case; true and false are read as 1 and 0.
+    NA, N/A, NaN, null, None, ? and a lone dot, in any case. Columns of text become codes 0, 1, ...
+    of their levels, dates become days since 1970, true and false 1 and 0; ``columns`` then says
+    what each column was taken for, and why.
 
     Parameters
     ----------
@@ -72,9 +74,11 @@ def load_data(
         ``"digits"`` (8x8, from scikit-learn); ``"sprites"`` (32x32, made here, whose ``factors``
         are shape, size, angle, x and y); an image set of torchvision in any case, such as
         ``"mnist"`` or ``"cifar10"``, downloaded if need be; a .npy or .npz array (also a sparse
-        matrix in scipy's form); a table in .csv, .tsv, .txt or .data; a folder of images, where
-        subfolders, if there are any, are the labels; an image file of many frames, such as a TIFF
-        of many pages. Every frame is a row, in folders too.
+        matrix in scipy's form); a table in .csv, .tsv, .txt, .data or .parquet; a DataFrame of
+        pandas or polars, whose types say what columns are; an AnnData or .h5ad, whose columns of
+        ``obs`` can be labels and context; a folder of images, where subfolders, if there are any,
+        are the labels; an image file of many frames, such as a TIFF of many pages. Every frame is
+        a row, in folders too.
     split
         ``"train"``, ``"test"`` or None, which is every row. Sets that bring their own split keep
         it (Omniglot: background and evaluation), and so does a .npz that holds ``x_train`` and
@@ -125,9 +129,10 @@ def load_data(
     Raises
     ------
     ValueError
-        The name is unknown, or the contents cannot be modeled (text, infinite values, ragged
-        rows, a column without a value, images of several sizes, a truncated file), or a context
-        is not there, has missing entries or never varies.
+        The name is unknown, or the contents cannot be modeled (text among numbers, or of which
+        nearly every cell is another, infinite values, ragged rows, a column without a value,
+        images of several sizes, a truncated file), or a context is not there, has missing entries
+        or never varies.
     FileNotFoundError
         There is no file or folder at a path.
     OSError
