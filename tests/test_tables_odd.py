@@ -359,7 +359,9 @@ def test_frames_of_polars_without_pyarrow(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     frame = polars.DataFrame({"a": [1.5, None], "b": [1, 2]})
     np.testing.assert_array_equal(load_data(frame, None).x, [[1.5, 1], [nan, 2]])
-    with pytest.raises(ValueError, match="columns that are no plain numbers, 's', needs pyarrow"):
+    with pytest.raises(
+        ValueError, match="columns that are no plain numbers, 's', which needs pyarrow"
+    ):
         load_data(polars.DataFrame({"s": ["x", "y"]}))
 
 

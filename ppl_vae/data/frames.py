@@ -146,8 +146,9 @@ def _as_pandas(x: Any) -> Any:
         columns = {str(name): x[name].to_numpy() for name in x.columns}
         if other := [name for name, values in columns.items() if values.dtype.kind not in "iufb"]:
             raise ValueError(
-                f"a {type(x).__name__} with columns that are no plain numbers, {abbreviated(other)},"
-                " needs pyarrow; install it with python -m pip install 'ppl_vae[disk]'"
+                f"x is a {type(x).__name__} with columns that are no plain numbers, "
+                f"{abbreviated(other)}, which needs pyarrow; install it with "
+                "python -m pip install 'ppl_vae[disk]'"
             ) from error
         return pd.DataFrame(columns)
     return pyarrow.table(x).to_pandas()
