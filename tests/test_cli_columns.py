@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ppl_vae import load_data
+from ppl_vae import ColumnKind, load_data
+from ppl_vae.data.filled import filled_table
 from ppl_vae.run import Run
 
 QUICK = ["--epochs", "1", "--draws", "30", "--hidden", "8", "--latent-dim", "1", "--quiet"]
@@ -80,3 +81,22 @@ def test_a_run_remembers_its_columns(command, tmp_path):
         assert message in error
     (tmp_path / "new.csv").write_text(days.replace("true", "perhaps"))
     assert command(*encode, "--force", "--unseen", "missing")[0] == 0
+
+
+def test_filled_cells_are_levels_and_dates(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("kind,old,day,b\nash,true,2026-01-01,1.5\n,,,\nelm,?,2026-01-03,2.5\n")
+    kinds = (
+        ColumnKind("kind", "categorical", ("ash", "birch", "elm")),
+        ColumnKind("old", "binary", ("false", "true")),
+        ColumnKind("day", "real", None, "", "days since 1970-01-01"),
+        ColumnKind("b", "real"),
+    )
+    names = [kind.name for kind in kinds]
+    day = float((np.datetime64("2026-01-02") - np.datetime64("1970-01-01")).astype(int))
+    values = np.array([[0, 1, 0, 1.5], [1, 0.25, day + 0.2, 0.5], [2, 0.75, 0, 2.5]])
+    missing = np.array([[False] * 4, [True] * 4, [False, True, False, False]])
+    lines = filled_table(path, names, values, missing, kinds=kinds).splitlines()
+    assert lines[2:] == ["birch,false,2026-01-02,0.5", "elm,true,2026-01-03,2.5"]
+    with pytest.raises(ValueError, match=r"'kind' would be filled with 0.5, .* none of its 3"):
+        filled_table(path, names, np.full((3, 4), 0.5), missing, kinds=kinds)
