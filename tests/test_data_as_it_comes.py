@@ -95,6 +95,33 @@ def test_refused_tables(tmp_path, text, options, message):
         load_data(path, None, **options)
 
 
+NOTATIONS = {
+    "minus signs": ("\u22121.5", "\u22122", "3"),
+    "spaces": ("1 234", "2 345", "12 345"),
+    "spaces that do not break": ("1\u00a0234", "2\u202f345", "12\u00a0345"),
+    "apostrophes": ("1'234", "2\u2019345", "12'345"),
+    "Fortran": ("1.5D+03", "2.0D+01", "1.0D-2"),
+    "accountants": ("(1.5)", "(2.5)", "3"),
+    "wide digits": ("\uff11", "\uff12", "\uff13"),
+    "hexadecimal": ("0x1F", "0x20", "0x21"),
+    "programs": ("1_000", "2_000", "12_000"),
+    "quotes": ("'1'", "'2'", "'3.5'"),
+    "powers": ("1.5x10^3", "2\u00d710^4", "3*10^-2"),
+    "lakhs": ('"12,34,567"', '"2,34,567"', '"5,000"'),
+}
+
+
+@pytest.mark.parametrize("cells", NOTATIONS.values(), ids=NOTATIONS)
+def test_numbers_in_other_notations_are_no_levels(tmp_path, cells):
+    """However often they repeat; and no advice to mark them as missing."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "".join(f"{cells[i % 3]},{i}\n" for i in range(30)))
+    with pytest.raises(ValueError, match=r"notation that is not read|pass thousands=") as refused:
+        load_data(path, None)
+    assert "mark it as missing" not in str(refused.value)
+    assert load_data(path, None, label="a").x.shape == (30, 1)
+
+
 def test_what_may_be_a_header_is_a_row_and_a_question(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("400,390,380\n1,2,3\n2,3,4\n")
@@ -230,3 +257,10 @@ def test_images_of_whole_numbers_say_what_they_may_be(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 4096, (20, 4, 4)).astype("u2")
     np.save(tmp_path / "t.npy", pixels)
     assert "if these are pixels" in VAEConfig.for_data(load_data(tmp_path / "t.npy", None).x).reason
+
+
+def test_an_image_that_is_too_large_is_said_to_be(tmp_path, monkeypatch):
+    write_images(tmp_path / "set", 2)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    with pytest.raises(ValueError, match=r"0\.png is too large .*make it smaller"):
+        load_data(tmp_path / "set", None)

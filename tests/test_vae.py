@@ -153,6 +153,29 @@ def test_conditional_vae(digits, bits):
         vae.guide(bits[:100])
 
 
+def test_a_cell_that_is_run_twice_is_told_what_to_do(bits):
+    def cell():
+        vae = VAE.from_config(CONFIG)
+        SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO()).step(bits[:20])
+
+    cell()
+    with pytest.raises(ValueError, match=r"Call pyro\.clear_param_store\(\)"):
+        cell()
+
+
+def test_a_param_store_from_disk_brings_its_weights(bits, tmp_path):
+    vae = VAE.from_config(CONFIG, seed=0)
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    svi.step(bits[:20])
+    pyro.get_param_store().save(tmp_path / "store.pt")
+    pyro.clear_param_store()  # as in a new session
+    pyro.get_param_store().load(tmp_path / "store.pt")
+    again = VAE.from_config(CONFIG, seed=1)
+    Predictive(again.model, guide=again.guide, num_samples=2)(bits[:20])
+    for one, other in zip(vae.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_two_vaes_never_share_parameters(bits):
     one, two = VAE.from_config(CONFIG, seed=0), VAE.from_config(CONFIG, seed=1)
     optimizer = pyro.optim.Adam({"lr": 1e-2})

@@ -24,6 +24,7 @@ from .levels import (
     warn_of_cases,
     written,
 )
+from .numerals import in_another_notation
 
 Told = Mapping[str, str] | Sequence[ColumnKind]
 
@@ -184,6 +185,14 @@ def _of_texts(
     if not isinstance(cells.iloc[row], str):
         raise OddColumnError(row, cell, "is neither a number nor text")
     texts = cells[wrong].astype(str).str.strip()
+    if texts.map(in_another_notation).all():
+        raise OddColumnError(
+            row,
+            cell,
+            "is a number in a notation that is not read: write -1234.5 or 1.2e3, or say what "
+            "stands between thousands, with thousands= (--thousands), or that the column is "
+            f"categorical, with column={{{name!r}: 'categorical'}} (--column)",
+        )
     if (~np.isnan(values)).any():
         raise OddColumnError(
             row,

@@ -6,6 +6,7 @@ __all__ = [
     "DECIMAL_COMMA",
     "THOUSANDS",
     "check_mark",
+    "in_another_notation",
     "labels_of",
     "numbers_of",
     "numbers_with_commas",
@@ -15,6 +16,7 @@ __all__ = [
 ]
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,30 @@ import numpy as np
 
 from .lines import MISSING, is_number
 
-THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d+)?")
+# Numbers of Fortran, of accountants and of other programs, with marks between thousands.
+_NOTATION = re.compile(
+    r"['(]?[-+]?(\d[\d_]*|\d{1,3}([ ',.\u2019]\d{2,3})*[ ',.\u2019]\d{3})([.,]\d*)?"
+    r"( ?(d|e|[x*\u00d7] ?10 ?\^?) ?[-+]?\d+)?[')]?|0x[0-9a-f]+",
+    re.IGNORECASE,
+)
 # Where commas are decimal marks, points between just three digits mark thousands.
 _THOUSANDS_BY_POINT = re.compile(r"[-+]?\d{1,3}(\.\d{3})+")
 DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*,\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def in_another_notation(text: str) -> bool:
+    """Whether a text that is not read as a number is one nevertheless.
+
+    Examples
+    --------
+    >>> [in_another_notation(text) for text in ("1.5D+03", "1 234", "(2.5)", "\u22121", "0x1F")]
+    [True, True, True, True, True]
+    >>> [in_another_notation(text) for text in ("18-25", "12:00", "A1", "<5", "1 apple")]
+    [False, False, False, False, False]
+    """
+    plain = unicodedata.normalize("NFKC", text).replace("\u2212", "-")
+    return _NOTATION.fullmatch(plain.strip()) is not None
 
 
 def check_mark(thousands: str | None) -> None:
