@@ -773,7 +773,7 @@ def test_penguins_labels_are_the_species(shared_data: Path) -> None:
 
 def test_penguins_text_columns_are_levels(shared_data: Path) -> None:
     penguins = load_data(shared_data / "tabular" / "penguins.csv", None)
-    levels = {kind.name: kind.levels for kind in penguins.kinds if kind.levels}
+    levels = {kind.name: kind.levels for kind in penguins.columns if kind.levels}
     assert levels["species"] == ("Adelie", "Chinstrap", "Gentoo")
     assert set(levels) == {"species", "island", "sex"}
 
