@@ -38,6 +38,8 @@ def test_a_dry_run_says_what_columns_are_taken_for_and_stops(command, tmp_path):
     assert kinds == {"grade": "count", "old": "binary", "day": "real", "height": "real"}
     assert [column["missing"] for column in found["columns"]] == [0, 0, 0, 1]
     assert found["vae"]["event_shape"] == [4]
+    out = command("fit", "t.csv", "--dry-run")[1]
+    assert "text of 3 levels in 60 cells" in out  # whatever the choices come to
 
 
 @pytest.mark.parametrize(

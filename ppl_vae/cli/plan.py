@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..data import Dataset
+from ..data import Dataset, load_splits
 from ..data.columns import plain
 from ..data.kinds import ColumnKind
-from ..run import Recipe, finite_json, prepared
+from ..run import Recipe, finite_json
+from ..run.prepared import chosen
 
 # Columns that are printed; more, as of images flattened and of genes, are summed up.
 _MOST_COLUMNS = 100
@@ -37,10 +38,10 @@ def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
     """
     recipe = Recipe.of_preset(preset, **given)
     recipe.check()
-    ready = prepared(recipe)
-    train, test, config = ready.train, ready.test, ready.config
+    train, test = load_splits(**recipe.data)
     columns = _columns(train, test)
     if as_json:
+        config = chosen(recipe, train, test).config
         typer.echo(finite_json({"columns": columns, "vae": config.model_dump()}))
         return
     console = Console(markup=False, highlight=False)
@@ -60,6 +61,8 @@ def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
     for word, said in _DOUBTS.items():
         if any(word in why for why in whys):
             console.print(said, soft_wrap=True)
+    # What columns were taken for is said even where no choice fits them.
+    config = chosen(recipe, train, test).config
     given_to = ", ".join(coding.name for coding in train.codings)
     console.print(
         f"{config.choice('likelihood')} likelihood, {config.reason or f'as preset {preset}'}\n"

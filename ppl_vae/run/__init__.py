@@ -11,14 +11,12 @@ __all__ = [
     "finite_json",
     "free_folder",
     "make_run",
-    "prepared",
     "words",
     "write_report",
 ]
 
 from .folder import Finished, Run, make_run
 from .metrics import caveats, evaluate, finite_json, words
-from .prepared import prepared
 from .recipe import Recipe
 from .report import write_report
 from .unfinished import free_folder

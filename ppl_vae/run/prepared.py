@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Prepared", "prepared"]
+__all__ = ["Prepared", "chosen", "prepared"]
 
 from dataclasses import dataclass, replace
 
@@ -43,7 +43,17 @@ def prepared(recipe: Recipe) -> Prepared:
     ValueError, TypeError, OSError
         If the data are not accepted, or the choices do not fit them.
     """
-    train, test = load_splits(**recipe.data)
+    return chosen(recipe, *load_splits(**recipe.data))
+
+
+def chosen(recipe: Recipe, train: Dataset, test: Dataset) -> Prepared:
+    """Choose what is to be fitted to rows that were read.
+
+    Raises
+    ------
+    ValueError
+        If the choices do not fit the rows.
+    """
     x_test = rows_once(test, recipe.binarize, recipe.seed)
     seen = "none" if recipe.binarize == "none" else "threshold"
     sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)
