@@ -435,6 +435,28 @@ def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
         assert len(error.splitlines()) == 1
 
 
+def test_paths_with_marks_of_rich_are_printed_as_they_are(command, tmp_path):
+    name = "sweep[/lr] [bold]"
+    code, out, _ = command("fit", *QUICK, "--out", name)
+    assert code == 0
+    assert f"Written to {name}: " in out
+    code, _, err = command("fit", *QUICK, "--out", name)
+    assert code == 2
+    assert f"--out is '{name}', which exists" in err
+
+
+def test_new_rows_with_gaps_that_the_fit_had_not(command, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    lines = [",".join(f"{cell:.3f}" for cell in row) for row in rows]
+    (tmp_path / "a.csv").write_text("\n".join(["a,b,c", *lines]))
+    assert command("fit", "a.csv", *QUICK, "--out", "run", "--quiet")[0] == 0
+    (tmp_path / "new.csv").write_text("\n".join(["a,b,c", "1,,2", *lines]))
+    code, _, err = command("encode", "run", "new.csv", "--draws", "30")
+    assert code == 2
+    assert "has missing entries, and the run was fitted to rows that have none" in err
+    assert err.count("\n") == 1
+
+
 def test_a_warning_is_one_line_too(tmp_path):
     rows = "".join(f"{1_700_000_000 + i},{i % 7}\n" for i in range(50))
     (tmp_path / "log.csv").write_text("time,a\n" + rows)

@@ -1,6 +1,7 @@
 """The rooms of the package: who may import whom, and what a check may not touch."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,12 @@ def test_checks_know_only_the_model_as_a_whole(path):
 def test_files_are_of_one_noun(path):
     assert len(path.read_text().splitlines()) <= 400
     assert path.stem not in {"utils", "util", "helpers", "misc", "common"}
+
+
+def test_tests_that_are_named_exist():
+    """tests/README.md says which test holds each fault that was once shown."""
+    here = Path(__file__).parent
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (here / "README.md").read_text())
+    assert len(named) > 60
+    for file, test in named:
+        assert f"def {test}(" in (here / file).read_text(), f"{file} has no {test}"
