@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["batches", "shuffled"]
+__all__ = ["batches", "shares", "shuffled"]
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -37,6 +37,33 @@ def shuffled(rows: Rows) -> Tensor:
     order = torch.argsort(place, stable=True)
     window = torch.arange(size) // _window(rows)
     return order[torch.argsort(window + torch.rand(size, dtype=torch.float64))]
+
+
+def shares(
+    rows: Rows, order: Tensor, batch_size: int, *, rank: int = 0, world: int = 1, least: int = 1
+) -> list[tuple[Tensor, int]]:
+    """The batches of one of ``world`` processes in an epoch, each with its rows over all processes.
+
+    Each process has as many batches, and each row is in one of them. A last step of fewer rows is
+    shared too, and is part of the step before where a process would have fewer than ``least`` rows.
+    Steps have the same rows however many processes share them, unless rows are read some at a
+    time: then each process takes a part of the order by itself, so that few read the same chunk.
+
+    Examples
+    --------
+    >>> rows, order = Rows(torch.rand(7, 2)), torch.arange(7)
+    >>> [(mine.tolist(), total) for mine, total in shares(rows, order, 2, rank=1, world=2)]
+    [([2, 3], 4), ([6], 3)]
+    """
+    steps = list(order.split(batch_size * world))
+    if len(steps) > 1 and len(steps[-1]) < least * world:
+        steps[-2:] = [torch.cat(steps[-2:])]
+    shared = [step.tensor_split(world) for step in steps]
+    mine = [parts[rank] for parts in shared]
+    if world > 1 and rows.together is not None:
+        sizes = [sum(len(parts[other]) for parts in shared) for other in range(world)]
+        mine = list(order.split(sizes)[rank].split([len(part) for part in mine]))
+    return [(part, len(step)) for part, step in zip(mine, steps, strict=True)]
 
 
 def batches(rows: Rows, parts: Sequence[Tensor], like: Tensor) -> Iterator[Batch]:

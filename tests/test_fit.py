@@ -18,9 +18,9 @@ from torch import nn
 from ppl_vae import VAE, NormalDecoder, NormalEncoder, StandardNormal, VAEConfig, fit
 from ppl_vae.files import load_tensors
 from ppl_vae.inference.engine.step import Step, choose_engine
-from ppl_vae.inference.fit import _one_process
 from ppl_vae.inference.loop import Loss
 from ppl_vae.inference.objectives import Elbo
+from ppl_vae.inference.ranks import launched, suitable
 
 
 def small(x, **choices):
@@ -482,7 +482,7 @@ def test_a_step_is_that_of_adam_with_clipped_gradients(engine, dtype):
     batches = torch.randn(12, 40, dtype=dtype) * torch.linspace(0.1, 2, 12, dtype=dtype)[:, None]
     tolerance = {"rtol": 1e-6 if dtype == torch.float64 else 1e-4, "atol": 1e-6}
     ours, theirs = Quartic().to(dtype), Quartic().to(dtype)
-    step = Step(ours, _one_process(None), max_gradient_norm=1200.0, engine=engine)
+    step = Step(ours, launched(suitable()), max_gradient_norm=1200.0, engine=engine)
     adam = torch.optim.Adam(theirs.parameters())
     clipped = set()
     for number, x in enumerate(batches):
@@ -676,7 +676,7 @@ def test_adamw_is_that_of_torch(engine):
 
     step = Step(
         Loss(module),
-        _one_process(None),
+        launched(suitable()),
         max_gradient_norm=1e9,
         engine=engine,
         optimizer="adamw:weight_decay=0.3",

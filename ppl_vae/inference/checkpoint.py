@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Checkpoints", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoints", "differences", "load_checkpoint", "save_checkpoint"]
 
 import json
 import math
@@ -212,7 +212,7 @@ def load_checkpoint(
     if before != now:
         raise ValueError(
             f"the checkpoint in {str(folder)!r} is of another fit: "
-            f"{'; '.join(_differences(before, now))}; "
+            f"{'; '.join(differences(before, now))}; "
             "resume with the same settings, or start afresh in another checkpoint_dir"
         )
     groups: dict[str, dict[str, Tensor]] = {}
@@ -252,13 +252,13 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     return None
 
 
-def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """What differs between two trees of settings, in words, long values abbreviated."""
     if isinstance(before, dict) and isinstance(now, dict):
         return [
             difference
             for key in {**before, **now}
-            for difference in _differences(
+            for difference in differences(
                 before.get(key), now.get(key), f"{name}.{key}" if name else key
             )
         ]

@@ -27,6 +27,7 @@ from .engine.step import ENGINES, choose_engine
 from .held_out import split
 from .loop import Loop, NotFiniteError, default_objective
 from .objectives import RowObjective, objective_of
+from .ranks import Ranks, launched, suitable
 from .schedules import Schedule, schedule_of
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def fit(
     epochs
         Passes over the data.
     batch_size
-        Rows a step; by default 128, or all rows where there are fewer. The last batch of a pass
-        may be shorter.
+        Rows a step, of each process; by default 128, or all rows where there are fewer. The last
+        batch of a pass may be shorter.
     accumulate
         In how many parts the gradient of a batch is computed, one after the other, so that memory
         holds one part, of two rows at least. Objectives that look at a whole batch see a part.
@@ -154,8 +155,12 @@ def fit(
         the VAE has the weights of that moment. What it draws does not change the fit; what it
         raises ends it.
     fabric
-        Where, and in what precision, to run: by default
-        ``lightning_fabric.Fabric(accelerator="auto", devices=1)``. The VAE stays on its device.
+        Where, and in what precision, to run: by default on one device, or by all processes that
+        ``torchrun``, ``fabric run`` or ``srun`` started. ``Fabric(devices=4, num_nodes=2)`` of
+        ``lightning_fabric`` starts them. Each has all parameters, a share of the rows of each step,
+        and noise of its own; it is given all rows, best as a path. Rank 0 alone writes and shows
+        progress, and any number of processes goes on from its checkpoints. What looks at a whole
+        batch, such as a batch normalization, sees one process's. The VAE stays on its device.
         With ``precision="bf16-mixed"`` matrix products and convolutions round to bfloat16, while
         parameters, inputs and the optimizer keep theirs. For TensorFloat-32 on a GPU call
         ``torch.set_float32_matmul_precision("high")`` before.
@@ -176,8 +181,10 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not accepted, ``x`` is not what the VAE describes, or the checkpoint is
-        of another fit.
+        If an argument is not accepted, ``x`` is not what the VAE describes, the checkpoint is
+        of another fit, or processes were given different arguments.
+    ConnectionError
+        If another process of this fit has ended, or does not answer for ten minutes.
 
     Warns
     -----
@@ -209,12 +216,15 @@ def fit(
         )
     if len(rows) < 2:
         raise ValueError("x has 1 row to fit to; a VAE describes how rows differ: pass at least 2")
+    fabric = suitable(fabric)
+    most = len(rows) // fabric.world_size
     if batch_size is None:
-        batch_size = min(128, len(rows))
-    elif not 1 <= batch_size <= len(rows):
+        batch_size = max(1, min(128, most))
+    if not 1 <= batch_size <= most:
+        each = f" for {fabric.world_size} processes" if fabric.world_size > 1 else ""
         raise ValueError(
-            f"batch_size is {batch_size} but there are {len(rows)} rows to fit to; "
-            f"pass a number from 1 to {len(rows)}"
+            f"batch_size is {batch_size} but there are {len(rows)} rows to fit to{each}; "
+            f"pass a number from 1 to {most}"
         )
     if not 1 <= accumulate <= max(1, batch_size // 2):
         raise ValueError(
@@ -226,7 +236,7 @@ def fit(
             f"row_weights were given, but {type(objective).__name__} is no sum of one number for "
             "each row; use objective 'elbo', 'mean_field', 'beta', 'iwae', 'dreg' or 'stl'"
         )
-    fabric = _one_process(fabric)
+    ranks = Ranks(launched(fabric))
     settings = {
         "config": _description(vae),
         "rows": len(rows),
@@ -250,19 +260,21 @@ def fit(
             "checkpoint_dir was given, but checkpoints keep the state of 'adam' and 'adamw' alone; "
             "leave it out, or use one of these as optimizer"
         )
-    if checkpoint_dir is not None:
+    if checkpoint_dir is not None or not ranks.alone:
         settings["data"] = rows.fingerprint()
         settings["validation"] = held_out.fingerprint() if held_out else None
     vae.to(fabric.device)
     was_training = vae.training
     with (
-        Checkpoints(checkpoint_dir, settings, checkpoint_every) as checkpoints,
+        Checkpoints(checkpoint_dir if ranks.first else None, settings, checkpoint_every) as kept,
+        ranks.together(),
         isolated(seed),
         warnings.catch_warnings(),
-        Progress(epochs * len(rows), show=progress) as bar,
+        Progress(epochs * len(rows), show=progress and ranks.first) as bar,
     ):
         # The check of finite losses below says more than Pyro's warning.
         warnings.filterwarnings("ignore", "Encountered NaN", UserWarning)
+        ranks.agree(vae, settings)
         loop = Loop(
             vae,
             objective,
@@ -273,12 +285,12 @@ def fit(
             average=average,
             accumulate=accumulate,
             max_gradient_norm=max_gradient_norm,
-            engine=choose_engine(engine, epochs * (len(rows) // batch_size), vae, fabric.device),
+            engine=choose_engine(engine, epochs * (most // batch_size), vae, fabric.device),
             optimizer=optimizer,
         )
         rows, held_out = rows.to(fabric.device), held_out and held_out.to(fabric.device)
         spent = 0.0
-        saved = checkpoints.load() if resume else None
+        saved = ranks.made_by_first(kept.load) if resume else None
         if saved is not None:
             groups, history, spent = saved
             loop.restore(groups, history)
@@ -305,7 +317,7 @@ def fit(
                     reason = f"no better validation loss for {patience} epochs"
                     break
                 seconds = time.perf_counter() - started
-                checkpoints.offer(loop.state, loop.history, seconds, last=loop.epoch == epochs)
+                kept.offer(loop.state, loop.history, seconds, last=loop.epoch == epochs)
         except KeyboardInterrupt as stop:
             reason = f"interrupted after {loop.epoch} epochs"
             if loop.epoch:
@@ -371,21 +383,3 @@ def _check_options(
     if engine not in ENGINES:
         accepted = ", ".join(map(repr, ENGINES))
         raise ValueError(f"engine is {engine!r}; accepted are {accepted}")
-
-
-def _one_process(fabric: Fabric | None) -> Fabric:
-    if fabric is None:
-        from lightning_fabric import Fabric
-
-        fabric = Fabric(accelerator="auto", devices=1)
-    if fabric.world_size > 1:
-        raise ValueError(
-            f"fabric runs {fabric.world_size} processes; fit runs in one: pass Fabric(devices=1)"
-        )
-    if getattr(fabric.strategy.precision, "scaler", None) is not None:
-        raise ValueError(
-            "fabric's precision is '16-mixed', which scales losses and gradients; pass "
-            "Fabric(precision='bf16-mixed'), which has no need to"
-        )
-    fabric.launch()
-    return fabric

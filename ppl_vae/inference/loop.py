@@ -15,7 +15,7 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from ..amortized import AmortizedModel
-from ..batches import batches, shuffled
+from ..batches import batches, shares, shuffled
 from ..isolation import isolated, seeded
 from ..processor import map_constants
 from ..progress import Progress
@@ -134,6 +134,7 @@ class Loop:
         of_pyro = not isinstance(objective, RowObjective)
         loss = Loss(vae, objective, num_rows, weighted=weighted)
         self.step = Step(loss, fabric, of_pyro=of_pyro, **options)
+        self.ranks = self.step.ranks
         # Two rows of normalization have a variance; one has none.
         self.least = 2 if any(isinstance(m, _NORMALIZATIONS) for m in vae.modules()) else 1
         self.best = self.weights()
@@ -183,10 +184,11 @@ class Loop:
                 few = rows.take(order[: max(2, self.least)], like).inputs
                 objective: Any = self.objective
                 objective.loss(self.vae.model, self.vae.guide, *few)
-        total, unread = 0.0, []
-        parts = list(order.split(batch_size))
-        if len(parts) > 1 and len(parts[-1]) < self.least:
-            parts[-2:] = [torch.cat(parts[-2:])]
+        ranks, total, unread = self.ranks, 0.0, []
+        shared = shares(
+            rows, order, batch_size, rank=ranks.rank, world=ranks.world, least=self.least
+        )
+        batch_size *= ranks.world
         # Only code of the user changes what a recording read: a source of rows, an objective, a
         # schedule, or what it did between epochs; other threads may at any time.
         ours = rows.in_memory and all(
@@ -194,32 +196,50 @@ class Loop:
             for part in (type(self.objective), schedule)
         )
         done = 0
-        for i, (chosen, batch) in enumerate(zip(parts, batches(rows, parts, like), strict=True)):
-            now = (self.epoch + (done + 0.5 * batch_size) / len(rows)) / self.epochs
-            if isinstance(self.objective, RowObjective):
-                self.objective.advance(min(now, 1.0))
-            factor = schedule(now)
-            rate = learning_rate * factor
-            inputs = batch.inputs
-            weights = rows.weights(chosen, like)
-            if weights is not None:
-                inputs = (*inputs, weights)
-            loss, norm = self.step(
-                inputs,
-                rate,
-                factor=factor,
-                whole=len(chosen) == batch_size,
-                look=not ours or i % _LOOK == 0,
-            )
-            if self.average is not None:
-                self.average.update()
-            unread.append((i, rate, len(chosen), loss, norm))
-            done += len(chosen)
-            if len(unread) == _REPORT or done == len(rows):
-                total += self._read(unread, bar)
-                unread = []
+        with ranks.own_noise():
+            read = batches(rows, [part for part, _ in shared], like)
+            for i, ((chosen, size), batch) in enumerate(zip(shared, read, strict=True)):
+                now = (self.epoch + (done + 0.5 * batch_size) / len(rows)) / self.epochs
+                if isinstance(self.objective, RowObjective):
+                    self.objective.advance(min(now, 1.0))
+                factor = schedule(now)
+                rate = learning_rate * factor
+                inputs = batch.inputs
+                weights = rows.weights(chosen, like)
+                if weights is not None:
+                    inputs = (*inputs, weights)
+                loss, norm = self.step(
+                    inputs,
+                    rate,
+                    factor=factor,
+                    share=len(chosen) / size,
+                    whole=size == batch_size,
+                    look=not ours or i % _LOOK == 0,
+                )
+                if self.average is not None:
+                    self.average.update()
+                unread.append((i, rate, size, loss, norm))
+                done += size
+                if len(unread) == _REPORT or done == len(rows):
+                    total += self._read(unread, bar)
+                    unread = []
+        self._share_buffers()
         self.history["train_loss"].append(total / len(rows))
         self.history["learning_rate"].append(rate)
+
+    def _share_buffers(self) -> None:
+        """Average what ranks normalize by; of what else a rank changed by itself, keep one's."""
+        running = {
+            f"{name}.{kind}" if name else kind
+            for name, module in self.vae.named_modules()
+            if isinstance(module, _NORMALIZATIONS)
+            for kind in ("running_mean", "running_var")
+        }
+        buffers = dict(self.vae.named_buffers())
+        mean = {} if self.average is None else self.average.mean
+        averaged = [value for key, value in [*buffers.items(), *mean.items()] if key in running]
+        self.ranks.average(averaged)
+        self.ranks.follow_first([value for key, value in buffers.items() if key not in running])
 
     def _read(self, steps: list[tuple[int, float, int, Tensor, Tensor]], bar: Progress) -> float:
         """The sum over rows of the losses of some steps, all of which have to be finite."""
@@ -258,12 +278,7 @@ class Loop:
                 )
         if rows is not None:
             self.vae.eval()
-            like = self.vae.like
-            with seeded(seed):
-                total = sum(
-                    self._validated(batch.inputs, rows.weights(chosen, like)).item()
-                    for chosen, batch in rows.chunks(_VALIDATED, like)
-                )
+            total = self.ranks.total(self._validation_loss(rows, seed))
             if not math.isfinite(total):
                 raise NotFiniteError(
                     f"the validation loss is {total} after epoch {self.epoch}, while the training "
@@ -272,6 +287,17 @@ class Loop:
             self.history["validation_loss"].append(total / len(rows))
         if self.epochs_since_best == 0:
             self.best = self.weights()
+
+    def _validation_loss(self, rows: Rows, seed: int) -> float:
+        """The sum over those chunks of rows that are this rank's, each by draws of its own."""
+        like, size = self.vae.like, len(rows)
+        starts = range(0, size, _VALIDATED)[self.ranks.rank :: self.ranks.world]
+        chunks = [slice(start, min(start + _VALIDATED, size)) for start in starts]
+        total = 0.0
+        for chunk, batch in zip(chunks, rows.stream(chunks, like), strict=True):
+            with seeded(seed + chunk.start // _VALIDATED):
+                total += self._validated(batch.inputs, rows.weights(chunk, like)).item()
+        return total
 
     def _validated(self, inputs: tuple[Tensor, ...], weights: Tensor | None) -> Tensor:
         given = self.vae.model, self.vae.guide, *inputs

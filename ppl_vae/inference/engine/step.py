@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ...components.registry import Choice
 from ...processor import reuse_freed_memory
+from ..ranks import Ranks
 from .cuda import kept
 from .recording import Recording, RecordingError, first_line, random_state_kept
 from .watch import Watch
@@ -91,7 +92,11 @@ class Step:
         optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
     ) -> None:
         reuse_freed_memory()
-        fabric.setup(loss)
+        self.ranks = Ranks(fabric)
+        if self.ranks.alone:
+            fabric.setup(loss)
+        else:  # Fabric would sum gradients in hooks of its own, which cannot be recorded
+            fabric.strategy.precision.convert_module(loss).to(fabric.device)
         self.module = loss
         self.fabric = fabric
         self.max_gradient_norm = max_gradient_norm
@@ -129,18 +134,21 @@ class Step:
         learning_rate: float,
         *,
         factor: float = 1.0,
+        share: float = 1.0,
         whole: bool = True,
         look: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Take a step; return the loss before it and the norm of its gradient.
+        """Take a step; return the loss before it and the norm of its gradient, of all ranks.
 
         ``whole`` says that this shape of inputs is the one that most steps have, and ``factor``
-        what learning rates of another optimizer's own are multiplied by. ``look`` says that code of
-        the user may have run since the last step, and changed what a recording read.
+        what learning rates of another optimizer's own are multiplied by. ``share`` is the part of
+        the rows of this step that are in ``inputs``, the others being those of other ranks.
+        ``look`` says that code of the user may have run since the last step, and changed what a
+        recording read.
         """
         self.rate.fill_(learning_rate)
         if whole and self.engine != "eager":
-            self._look(inputs, look)
+            self._look(inputs, share, look)
         if whole and self.recording is not None:
             loss, norm = self.recording(*inputs)
             return loss.clone(), norm.clone()
@@ -148,16 +156,25 @@ class Step:
         for loss in self.losses(inputs):
             self.fabric.backward(loss)
             total.append(loss.detach())
+        with torch.no_grad():
+            gradients, mean = self.ranks.mean_gradients(
+                self.trainable,
+                [parameter.grad for parameter in self.trainable],
+                reduce(torch.add, total),
+                share,
+            )
         if self.other is not None:
+            for parameter, gradient in zip(self.trainable, gradients, strict=True):
+                parameter.grad = gradient
             norm = nn.utils.clip_grad_norm_(self.trainable, self.max_gradient_norm)
             for group, initial in zip(self.other.param_groups, self.initial, strict=True):
                 group["lr"] = initial * factor
             self.other.step()
         else:
-            norm = self._descend([parameter.grad for parameter in self.trainable])
+            norm = self._descend(gradients)
         for parameter in self.trainable:
             parameter.grad = None
-        return reduce(torch.add, total), norm
+        return mean, norm
 
     def losses(self, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
         """The loss of each part of a batch, in proportion to its rows, one at a time."""
@@ -237,7 +254,7 @@ class Step:
             p.sub_(size * m / (v.sqrt() * unbias + _EPSILON))
         return norm
 
-    def _look(self, inputs: Sequence[Tensor], look: bool) -> None:
+    def _look(self, inputs: Sequence[Tensor], share: float, look: bool) -> None:
         """Make sure that a replay of these inputs does what the program would do now."""
         name = None if self.recording is None or not look else self.watch.changed()
         if name is not None:
@@ -248,20 +265,21 @@ class Step:
                     "a recording reads anew, to have it replayed"
                 )
         if self.recording is None and self.engine != "eager":
-            self._record(inputs)
+            self._record(inputs, share)
         elif self.recording is not None:
             self.replayed += 1
             if self.replayed % _COMPARE == 0 or self.replayed & (self.replayed - 1) == 0:
-                self._compare(inputs)
+                self._compare(inputs, share)
 
-    def _compare(self, inputs: Sequence[Tensor]) -> None:
+    def _compare(self, inputs: Sequence[Tensor], share: float) -> None:
         """Run the program beside its recording on the same draws, and take the program's step."""
         assert self.recording is not None
         with torch.no_grad(), kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
             with random_state_kept():
-                expected = reduce(torch.add, self.losses(inputs)).item()
+                expected = reduce(torch.add, self.losses(inputs)).item() * share
             with random_state_kept():
                 found = self.recording(*inputs)[0].item()
+        expected = self.ranks.total(expected)  # so that all ranks decide alike
         if not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
             self.recording = None
             self._run_eagerly(
@@ -274,7 +292,7 @@ class Step:
         self.engine = "eager"
         warnings.warn(f"fit runs eagerly: {reason}", RuntimeWarning, stacklevel=6)
 
-    def _record(self, inputs: Sequence[Tensor]) -> None:
+    def _record(self, inputs: Sequence[Tensor], share: float) -> None:
         """Record the whole step, or go on eagerly and say why."""
         # A program that was compiled once is not compiled again for a few more steps.
         compiled = self.engine == "compiled" and self.recorded == 0
@@ -283,19 +301,19 @@ class Step:
         try:
             self.watch = Watch(**self.roots())
             with self.watch.unchanged():
-                self.recording = self._recorded(inputs, fused=not compiled)
+                self.recording = self._recorded(inputs, share, fused=not compiled)
             if compiled:
-                self.recording.compile(*inputs, cuda_graph=True)
+                self.recording.compile(*inputs, cuda_graph=self.ranks.alone)
         except RecordingError as error:
             self.recording = None
             self._run_eagerly(str(error))
         except Exception as error:
-            self.recording = self._recorded(inputs, fused=True)
+            self.recording = self._recorded(inputs, share, fused=True)
             warnings.warn(
                 f"fit replays uncompiled: {first_line(error)}", RuntimeWarning, stacklevel=6
             )
 
-    def _recorded(self, inputs: Sequence[Tensor], *, fused: bool) -> Recording:
+    def _recorded(self, inputs: Sequence[Tensor], share: float, *, fused: bool) -> Recording:
         def step(*inputs: Tensor) -> list[Tensor]:
             moved = [i for i, p in enumerate(self.trainable) if p.requires_grad]
             gradients: list[Tensor | None] = [None] * len(self.trainable)
@@ -309,7 +327,11 @@ class Step:
                     before = gradients[i]
                     if new is not None:
                         gradients[i] = new if before is None else before + new
-            return [reduce(torch.add, total), self._descend(gradients, fused=fused)]
+            with torch.no_grad():
+                gradients, mean = self.ranks.mean_gradients(
+                    self.trainable, gradients, reduce(torch.add, total), share
+                )
+            return [mean, self._descend(gradients, fused=fused)]
 
         with kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
             return Recording(step, inputs, of_pyro=self.of_pyro)
