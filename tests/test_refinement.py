@@ -301,7 +301,7 @@ def test_stretch_is_exponentiated_on_the_diagonal_only():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method is 'magic'; accepted are 'svi', 'nuts'"),
+        ({"method": "magic"}, "method is 'magic'; accepted are 'svi', 'natural_gradient', 'nuts'"),
         ({"rows": "some"}, "rows is 'some'; accepted are 'unreliable', 'all', or indices"),
         ({"rows": [5]}, "indices from 0 to 4"),
         ({"rows": [-1]}, "indices from 0 to 4"),

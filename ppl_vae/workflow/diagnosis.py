@@ -263,7 +263,7 @@ def diagnose(
     tolerance: float = 0.1,
     num_simulations: int = 1000,
     gap_rows: int = 50,
-    refined_rows: int = 100,
+    refined_rows: int | None = None,
     annealed_rows: int = 50,
     baseline: float | None = None,
     training: Tensor | Rows | None = None,
@@ -298,7 +298,7 @@ def diagnose(
         How many rows to measure gaps on, spread over ``x``.
     refined_rows
         How many of the rows that can be used neither as they are nor reweighted to refine, spread
-        over them.
+        over them. None refines all.
     annealed_rows
         How many of the rows believed to check by annealing from the prior, which finds modes that
         the encoder misses; ten times as many more if one does not agree.

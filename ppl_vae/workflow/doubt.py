@@ -12,7 +12,7 @@ from ..amortized import AmortizedModel
 from ..rows import Rows
 from .annealing import anneal
 from .missed import missed_mass
-from .sampling import REFINED_DRAWS, spread, stage_seed
+from .sampling import spread, stage_seed
 from .weights import EVIDENCE
 
 # Share of the rows asked that are contradicted, from which on no row is believed.
@@ -57,7 +57,7 @@ def contradict(
             vae,
             data.select(rows),
             np.where(refined, found["log_evidence_refined"][rows], found["log_evidence"][rows]),
-            np.where(refined, REFINED_DRAWS, found["num_draws"][rows]),
+            np.where(refined, found["num_draws_refined"][rows], found["num_draws"][rows]),
             normals=normals,
             seed=stage_seed(seed, 300 + step),
             **options,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Gaussian", "LocalPosterior", "chunks", "local_posterior", "log_weight"]
+__all__ = [
+    "PARTICLES",
+    "Gaussian",
+    "LocalPosterior",
+    "better_of",
+    "chunks",
+    "encoded",
+    "local_posterior",
+    "log_weight",
+]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +25,7 @@ from ..rows import Batch, Rows, rows_within_budget
 from .gaussian import Gaussian
 from .latents import Coordinates, coordinates, density, draw
 
-_PARTICLES = 8
+PARTICLES = 8
 _WINDOW = 25
 _COOLING = 300
 _TOLERANCE = 0.01
@@ -145,17 +154,38 @@ def local_posterior(
     (torch.Size([5, 2]), torch.Size([5, 2]))
     """
     with torch.no_grad():
-        q = vae.posterior(x, covariates)
-        found = coordinates(q, len(x))
-        every = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        encoder = LocalPosterior(found.normal, found, q, keeps=every)
+        encoder = encoded(vae, x, covariates)
         best = _fit(vae, x, covariates, encoder, max_steps, learning_rate)
         if dense and best.normal.scale.dim() == 2:
             # The noise of a row of the scale adds up over its entries.
             rate = learning_rate / vae.latent_dim**0.5
-            start = replace(best, normal=best.normal.dense(), keeps=~every)
+            start = replace(best, normal=best.normal.dense(), keeps=~encoder.keeps)
             best = _fit(vae, x, covariates, start, max_steps, rate)
     return encoder, best
+
+
+def encoded(vae: AmortizedModel, x: Tensor, covariates: Tensor | None) -> LocalPosterior:
+    """The encoder's posterior of each row as a normal in coordinates of its own."""
+    q = vae.posterior(x, covariates)
+    found = coordinates(q, len(x))
+    every = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return LocalPosterior(found.normal, found, q, keeps=every)
+
+
+def better_of(
+    vae: AmortizedModel,
+    x: Tensor,
+    covariates: Tensor | None,
+    start: LocalPosterior,
+    fitted: LocalPosterior,
+) -> LocalPosterior:
+    """``fitted`` in rows in which the same fresh draws give it a better ELBO, else ``start``."""
+    noise = start.noise(_PAIRED if start.coordinates.exact else _UNPAIRED)
+    before, after = (log_weight(vae, x, covariates, q, noise).mean(0) for q in (start, fitted))
+    better = after.isfinite() & ~(after <= before)  # NaN is never better
+    return replace(
+        start, normal=fitted.normal.where(better, start.normal), keeps=start.keeps & ~better
+    )
 
 
 def _fit(
@@ -172,7 +202,7 @@ def _fit(
     adam = torch.optim.Adam([shift, stretch], rate, betas=(0.9, 0.99), eps=1e-4)
 
     def step() -> Tensor:
-        half = start.noise(_PARTICLES // 2)
+        half = start.noise(PARTICLES // 2)
         with torch.enable_grad():
             normal = start.normal.moved(shift, stretch)
             u = normal.at(torch.cat([half, -half]))  # (draw, row, latent)
@@ -198,12 +228,7 @@ def _fit(
         step()
     none = torch.zeros_like(start.keeps)
     fitted = replace(start, normal=start.normal.moved(shift, stretch).detach(), keeps=none)
-    noise = start.noise(_PAIRED if start.coordinates.exact else _UNPAIRED)
-    before, after = (log_weight(vae, x, covariates, q, noise).mean(0) for q in (start, fitted))
-    better = after.isfinite() & ~(after <= before)  # NaN is never better
-    return replace(
-        start, normal=fitted.normal.where(better, start.normal), keeps=start.keeps & ~better
-    )
+    return better_of(vae, x, covariates, start, fitted)
 
 
 def log_weight(
@@ -226,7 +251,7 @@ def chunks(
 
     By default as many as :func:`local_posterior` has memory for, at most ``max_rows``.
     """
-    size = rows_within_budget(vae.event_shape, _PARTICLES, gradients=True, chunk_rows=chunk_rows)
+    size = rows_within_budget(vae.event_shape, PARTICLES, gradients=True, chunk_rows=chunk_rows)
     if chunk_rows is None:
         size = min(size, max_rows or size)
     for _, batch in Rows.of(x, covariates).chunks(size, vae.like):

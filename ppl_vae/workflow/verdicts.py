@@ -17,9 +17,9 @@ from .doubt import bound, contradict
 from .judgement import judge, reasons, verdict_of
 from .missed import hidden_modes
 from .posterior import Draws, map_draws
-from .refinement import refine
-from .sampling import REFINED_DRAWS, spread, stage_seed
-from .weights import EVIDENCE, average_weight
+from .refined import refined
+from .sampling import spread, stage_seed
+from .weights import average_weight
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERDICTS = {
     "as it is": "draws from the encoder can be used as they are",
     "reweighted": "draws can be used with their importance weights",
-    "refined": "draws can be used after refine(method='svi'), with their weights",
+    "refined": "draws can be used after refine(method='natural_gradient'), with their weights",
     "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
     "not tried": "refinement was not tried on this row",
 }
@@ -37,12 +37,14 @@ _MORE = 4
 _BUDGET = 10**9
 # Draws that log p(x) of rows that needed many is estimated with, at most.
 _ESTIMATED = 8000
+# Numbers in the covariances of refined rows, about 512 MB in single precision.
+_COVARIANCES = 2**27
 # Results of refined rows, and what the judgement of their draws calls them.
 _OF_REFINED = {
     "kl_refined": "kl",
     "kl_refined_error": "kl_error",
     "pareto_k_refined": "pareto_k",
-    "pareto_k_redrawn": "pareto_k_redrawn",
+    "num_draws_refined": "num_draws",
     "log_evidence_refined": "log_evidence",
 }
 
@@ -55,7 +57,7 @@ def verdicts(
     num_samples: int = 500,
     max_samples: int = 32_000,
     tolerance: float = 0.1,
-    refined_rows: int = 100,
+    refined_rows: int | None = None,
     annealed_rows: int = 50,
     seed: int = 0,
     progress: bool = True,
@@ -68,8 +70,8 @@ def verdicts(
     most. ``"reweighted"``: k-hat is below its threshold, and weighted means have a standard error
     of at most ``tolerance``, as most batches of 2000 draws foresee it. A row that is neither shown
     nor refuted gets four times as many draws, afresh, up to ``max_samples``; what then is open gets
-    the more careful verdict. Rows that are neither are refined by local SVI, some of them, and
-    judged likewise.
+    the more careful verdict. Rows that are neither are refined by natural gradients and judged
+    likewise.
 
     Weights see only where q puts draws. Annealing from the prior sees more: a row in which it finds
     more of p(x) has a mode elsewhere, and is not believed. It is run on some of the rows otherwise
@@ -85,7 +87,8 @@ def verdicts(
     tolerance
         Standard error that weighted means may have, posterior standard deviations.
     refined_rows, annealed_rows
-        How many rows to refine and to anneal, spread over those that it may concern.
+        How many rows to refine and to anneal, at most, spread over those that it may concern. None
+        refines all.
     seed, progress
         As in :func:`~ppl_vae.diagnose`.
 
@@ -100,8 +103,8 @@ def verdicts(
         missed; of the others there is no upper end. ``missed_mass``, ``annealed_log_evidence`` and
         ``annealed_standard_error``, nats, are NaN in rows that were not asked; ``contradicted``
         says in which annealing found more. ``tried``, whether a row was refined, and of these
-        ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats,
-        ``pareto_k_refined`` and ``pareto_k_redrawn``, that of the encoder's own draws beside it.
+        ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats, and
+        ``pareto_k_refined``, of ``num_draws_refined`` draws.
         Attributes: ``simulated_rows``, of which weights look good, and ``hidden_rows``, of which
         the truth is where q puts no draws.
     """
@@ -117,15 +120,22 @@ def verdicts(
     verdict[lost], reason[lost] = "not", "log p(x), or a weight, is not finite"
 
     failed = np.flatnonzero((verdict == "not") & ~lost)
-    tried = spread(failed, refined_rows)
+    most = max(1, _COVARIANCES // vae.latent_dim**2)
+    tried = spread(failed, most if refined_rows is None else min(refined_rows, most))
     verdict[failed] = "not tried"
     found["tried"] = np.zeros(size, dtype=bool)
     for name in _OF_REFINED:
         found[name] = np.full(size, np.nan)
     better: dict[str, np.ndarray] = {}
     if len(tried):
-        better = _refined(
-            vae, data, tried, max(num_samples, REFINED_DRAWS), tolerance, seed, options
+        better = refined(
+            vae,
+            data,
+            tried,
+            num_samples=num_samples,
+            tolerance=tolerance,
+            seed=stage_seed(seed, 200),
+            **options,
         )
         found["tried"][tried] = True
         for name, source in _OF_REFINED.items():
@@ -244,46 +254,6 @@ def _estimated(
             for name, values in drawn.items():
                 arrays.setdefault(name, np.full(len(data), np.nan))[rows] = values
     return arrays
-
-
-def _refined(
-    vae: AmortizedModel,
-    data: Rows,
-    rows: np.ndarray,
-    num_samples: int,
-    tolerance: float,
-    seed: int,
-    options: dict[str, Any],
-) -> dict[str, np.ndarray]:
-    """Judge the draws of rows after local SVI."""
-    drawn = 2 * num_samples  # half of them to judge by, the others to estimate log p(x) with
-    tree = refine(vae, data, rows=rows, num_samples=drawn, seed=stage_seed(seed, 200), **options)
-    every = np.asarray(tree["sample_stats"]["log_weight"])[0]  # (draw, row)
-    log_weight = every[:num_samples]
-    z = np.asarray(tree["posterior"]["z"])[0, :num_samples]  # (draw, row, latent)
-    parts = []
-    for start in range(0, len(rows), 16):
-        some = slice(start, start + 16)
-        one = judge(
-            torch.as_tensor(np.ascontiguousarray(log_weight[:, some])),
-            torch.as_tensor(np.ascontiguousarray(z[:, some])),
-            tolerance=tolerance,
-            most=num_samples,
-            dtype=vae.like.dtype,
-        )
-        parts.append(one)
-    better = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    of_rows = tree["constant_data"]
-    usable = torch.as_tensor((better["weights_usable"] == 1) | (better["raw_close"] == 1))
-    evidence = average_weight(torch.as_tensor(every[num_samples:]), usable)
-    mean = z.mean(0)
-    away = z - mean
-    return better | {
-        "mean": mean,
-        "covariance": np.einsum("sri,srj->rij", away, away) / len(z),
-        "pareto_k_redrawn": of_rows["pareto_k_before"].values,
-        **{name: value.numpy() for name, value in evidence.items() if name in EVIDENCE},
-    }
 
 
 def _unit(name: str) -> dict[str, str]:
