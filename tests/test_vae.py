@@ -1,5 +1,6 @@
 """The VAE as Pyro programs: under SVI, handlers and inside larger models."""
 
+import io
 import json
 import math
 import random
@@ -350,10 +351,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, vae, monkeypatch):
     vae.save(path)
     before = path.read_bytes()
 
-    def full_disk(*args):
-        raise OSError("no space left on device")
+    class FullDisk(io.FileIO):
+        def write(self, data):
+            raise OSError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
+    monkeypatch.setattr("pathlib.Path.open", FullDisk)
     with pytest.raises(OSError, match="no space left"):
         VAE.from_config(CONFIG, seed=1).save(path)
     assert path.read_bytes() == before
