@@ -355,9 +355,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, vae, monkeypatch):
         def write(self, data):
             raise OSError("no space left on device")
 
-    monkeypatch.setattr("pathlib.Path.open", FullDisk)
-    with pytest.raises(OSError, match="no space left"):
-        VAE.from_config(CONFIG, seed=1).save(path)
+    other = VAE.from_config(CONFIG, seed=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.open", lambda path, mode: FullDisk(path, mode))
+        with pytest.raises(OSError, match="no space left"):
+            other.save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["vae.safetensors"]
 
