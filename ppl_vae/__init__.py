@@ -9,15 +9,23 @@ if TYPE_CHECKING:
     from .amortized import AmortizedModel as AmortizedModel
     from .components.chain import Chain as Chain
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
+    from .components.decoders import BetaDecoder as BetaDecoder
     from .components.decoders import BinomialDecoder as BinomialDecoder
     from .components.decoders import CategoricalDecoder as CategoricalDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
     from .components.decoders import Decoder as Decoder
     from .components.decoders import DiscretizedLogisticDecoder as DiscretizedLogisticDecoder
+    from .components.decoders import (
+        DiscretizedLogisticMixtureDecoder as DiscretizedLogisticMixtureDecoder,
+    )
+    from .components.decoders import LogNormalDecoder as LogNormalDecoder
+    from .components.decoders import MixedDecoder as MixedDecoder
     from .components.decoders import NegativeBinomialDecoder as NegativeBinomialDecoder
     from .components.decoders import NormalDecoder as NormalDecoder
+    from .components.decoders import OrdinalDecoder as OrdinalDecoder
     from .components.decoders import PoissonDecoder as PoissonDecoder
     from .components.decoders import SelfMaskingDecoder as SelfMaskingDecoder
+    from .components.decoders import StudentTDecoder as StudentTDecoder
     from .components.decoders import (
         ZeroInflatedNegativeBinomialDecoder as ZeroInflatedNegativeBinomialDecoder,
     )
@@ -106,15 +114,21 @@ _HOMES = {
     "components.chain": ("Chain",),
     "components.decoders": (
         "BernoulliDecoder",
+        "BetaDecoder",
         "BinomialDecoder",
         "CategoricalDecoder",
         "ContinuousBernoulliDecoder",
         "Decoder",
         "DiscretizedLogisticDecoder",
+        "DiscretizedLogisticMixtureDecoder",
+        "LogNormalDecoder",
+        "MixedDecoder",
         "NegativeBinomialDecoder",
         "NormalDecoder",
+        "OrdinalDecoder",
         "PoissonDecoder",
         "SelfMaskingDecoder",
+        "StudentTDecoder",
         "ZeroInflatedNegativeBinomialDecoder",
     ),
     "components.encoders": (

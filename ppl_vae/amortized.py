@@ -220,7 +220,9 @@ class AmortizedModel(nn.Module, abc.ABC):
         except NotImplementedError:
             shown = likelihood.mode
         # The mean of categories is NaN, and that of heavy tails may be infinite.
-        shown = shown if shown.isfinite().all() else likelihood.mode
+        if not shown.isfinite().all():
+            mode = likelihood.mode.to(z.dtype)
+            shown = torch.where(shown.isfinite(), shown, mode)  # a table has entries of both kinds
         return shown.to(z.dtype)
 
     @abc.abstractmethod

@@ -12,8 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from .components.decoders import DECODERS, Decoder
+from .column_likelihoods import likelihoods_of, mixes
+from .components.decoders import DECODERS, Decoder, MixedDecoder
 from .components.encoders import ENCODERS, Encoder
+from .components.inputs import TableInputs
 from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
@@ -45,7 +47,9 @@ class VAEConfig(BaseModel):
     likelihood
         ``"bernoulli"``, ``"continuous_bernoulli"``, ``"negative_binomial"``, ``"normal"``,
         ``"poisson"``, ``"zero_inflated_negative_binomial"``, ``"discretized_logistic"``,
-        ``"binomial"``, ``"categorical"`` or ``"self_masking"``.
+        ``"binomial"``, ``"categorical"``, ``"self_masking"``, ``"ordinal"``, ``"student_t"``,
+        ``"log_normal"``, ``"beta"``, ``"discretized_logistic_mixture"`` or, of tables with columns
+        of several kinds, ``"mixed"``.
     prior
         ``"standard_normal"``, ``"mixture"``, ``"vamp"``, ``"flow"``, ``"ladder"`` or
         ``"conditional"``.
@@ -190,7 +194,9 @@ class VAEConfig(BaseModel):
         intensities on a few levels (bytes are such), values in [0, 1], counts, real numbers. Whole
         numbers that are large or far from zero, as years, codes and amounts are, count as real
         numbers. Numbers are centered by their means and standard deviations, by feature for
-        one-dimensional rows and over all for images.
+        one-dimensional rows and over all for images. Tables that say what their columns are, as
+        :func:`load_data` reads text and what is told by ``column``, have the likelihood
+        ``"mixed"``, of each column by its kind, unless all are bits, counts or real numbers.
 
         Parameters
         ----------
@@ -223,14 +229,18 @@ class VAEConfig(BaseModel):
         beside = covariates_beside(x)
         if beside is not None:
             choices.setdefault("covariate_dim", beside.shape[1])
-        _refuse_levels(x)
+        kinds = (getattr(x, "columns", None) if hasattr(x, "feature_names") else None) or ()
         x = in_memory(x)
         check_rows(x)
         if len(x) < 2:
             raise ValueError("x has 1 row; a VAE describes how rows differ: pass at least 2")
         event_shape = tuple(x.shape[1:])
         size = math.prod(event_shape)
-        if "likelihood" in choices:
+        if mixes(kinds, choices.get("likelihood"), choices.get("likelihood_options", {})):
+            columns, described, reason = likelihoods_of(kinds, x)
+            likelihood, described["columns"] = "mixed", columns
+            choices["likelihood"] = "mixed"
+        elif "likelihood" in choices:
             chosen = Choice.of(choices["likelihood"])
             likelihood, reason = chosen.name, "the caller chose it"
             known = DECODERS.get(likelihood, Decoder)
@@ -289,19 +299,28 @@ class VAEConfig(BaseModel):
         }
         # How many numbers an entry takes is known when the decoder is there.
         decoder = DECODERS.build(self.choice("likelihood"), **given, network=nn.Identity())
-        several = (decoder.outputs,) if decoder.outputs > 1 else ()
         decoder.network = network.writer(
-            self.latent_dim, (*self.event_shape, *several), covariate_dim=self.covariate_dim
+            self.latent_dim, decoder.raw_shape, covariate_dim=self.covariate_dim
         )
         # A VAE of these parts describes itself by this when it is saved.
         decoder.network.described = self.choice("network"), self.covariate_dim  # type: ignore[assignment]
         # An encoder that reads missing entries sees the filled row stacked on its mask.
         read = (2, *self.event_shape) if self.missing else self.event_shape
+        table = None
+        if isinstance(decoder, MixedDecoder):
+            table = TableInputs(
+                [(each.name, each.options) for each in decoder.choices],
+                **self._location(),
+                missing=self.missing,
+            )
+            read = (table.width,)
         encoder = ENCODERS.build(
             self.choice("guide"),
             **given,
             network=network.reader(read, covariate_dim=self.covariate_dim),
         )
+        if table is not None:
+            encoder.inputs = table
         prior = PRIORS.build(self.choice("prior"), **given, encoder=encoder)
         return prior, decoder, encoder
 
@@ -342,22 +361,6 @@ class VAEConfig(BaseModel):
                 )
             where[name] = given.reshape(self.event_shape) if given.dim() else given
         return where
-
-
-# Numbers, and levels that are zeros and ones by themselves.
-_NUMBERS = (None, ("0", "1"), ("false", "true"))
-
-
-def _refuse_levels(x: Any) -> None:
-    """Refuse columns of levels, whose codes are no numbers to any one likelihood."""
-    kinds = getattr(x, "columns", None) if hasattr(x, "feature_names") else None
-    coded = [kind for kind in kinds or () if kind.levels not in _NUMBERS]
-    if coded:
-        raise ValueError(
-            f"x has columns of levels, such as {coded[0].name!r} ({coded[0].kind}: {coded[0].why}),"
-            " and there is no likelihood for columns of several kinds yet; keep them as labels or "
-            "context (--label, --context), or leave them out (--drop)"
-        )
 
 
 _COUNTS = {"negative_binomial", "poisson", "zero_inflated_negative_binomial"}

@@ -59,6 +59,12 @@ LIKELIHOOD = {
     "discretized_logistic": "discretized_logistic",
     "binomial": "binomial",
     "self_masking": "self_masking:hides=high",
+    "ordinal": "ordinal:levels=4",
+    "student_t": "student_t",
+    "log_normal": "log_normal",
+    "beta": "beta",
+    "discretized_logistic_mixture": "discretized_logistic_mixture:components=2",
+    "mixed": "mixed:columns=(normal,categorical:levels=4,ordinal:levels=4,log_normal,bernoulli)",
 }
 KINDS = {
     "network": (NETWORKS, NETWORK),
@@ -89,7 +95,21 @@ def rows(likelihood: str, shape: tuple[int, ...], size: int = 40) -> Tensor:
         "discretized_logistic": (uniform * 5).floor() / 4,
         "binomial": (uniform * 5).floor() / 4,
         "self_masking": uniform * 6 - 3,
+        "ordinal": (uniform * 4).floor(),
+        "student_t": uniform * 6 - 3,
+        "log_normal": uniform * 6 + 0.1,
+        "beta": uniform,
+        "discretized_logistic_mixture": (uniform * 5).floor() / 4,
+        "mixed": table_of(uniform),
     }[likelihood.partition(":")[0]]
+
+
+def table_of(uniform: Tensor) -> Tensor:
+    """A real number, two columns of levels, a positive number and a bit, in the first columns."""
+    columns = uniform.flatten(1)
+    levels = (columns[:, 1:3] * 4).floor()
+    bit = (columns[:, 4:5] > 0.5).float()
+    return torch.cat([columns[:, :1] * 6 - 3, levels, columns[:, 3:4] + 0.1, bit], 1)
 
 
 def case(
@@ -155,9 +175,13 @@ def of(each: dict[str, object]) -> set[frozenset[tuple[str, str]]]:
 def impossible(each: dict[str, object]) -> bool:
     """What is refused in a sentence: a VampPrior given covariates, and what needs some without.
 
-    And a model of what is missing where nothing may be.
+    And a model of what is missing where nothing may be, and convolutions over a table.
     """
     if str(each.get("likelihood", "")).startswith("self_masking") and each.get("missing") is False:
+        return True
+    if str(each.get("likelihood", "")).startswith("mixed") and not str(
+        each.get("network", "mlp")
+    ).startswith("mlp"):
         return True
     prior, covariates = str(each.get("prior", "")), each.get("covariate_dim")
     if prior.startswith("vamp"):

@@ -76,17 +76,21 @@ def test_bad_normal_scale(scale):
 
 def built(name, event_shape, latent_dim):
     """A decoder of that name with a linear network of as many outputs as it takes."""
-    options = {"levels": 3} if name == "categorical" else {}
+    options = {"levels": 3} if name in ("categorical", "ordinal") else {}
+    if name == "mixed":
+        kinds = ("normal", "log_normal", "ordinal:levels=3", "categorical:levels=3", "beta")
+        options = {"columns": [kinds[i % 5] for i in range(event_shape[0])]}
     decoder = DECODERS.build(Choice(name, options), network=nn.Identity(), event_shape=event_shape)
-    decoder.network = nn.Linear(latent_dim, prod(event_shape) * decoder.outputs)
+    decoder.network = nn.Linear(latent_dim, prod(decoder.raw_shape))
     return decoder
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_batches_before_the_row(name):
-    p = built(name, (2, 3), 2)(torch.zeros(4, 5, 2))
+    shape = (6,) if name == "mixed" else (2, 3)
+    p = built(name, shape, 2)(torch.zeros(4, 5, 2))
     assert p.batch_shape == (4, 5)
-    assert p.event_shape == (2, 3)
+    assert p.event_shape == shape
 
 
 @pytest.mark.parametrize("name", DECODERS)

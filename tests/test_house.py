@@ -15,7 +15,7 @@ FLOORS = (
     ("intensities", "sources", "sink", "store"),
     ("amortized", "components"),
     ("data",),
-    ("rows",),
+    ("rows", "column_likelihoods"),
     ("config", "batches"),
     ("saving",),
     ("vae",),

@@ -98,7 +98,8 @@ def fit(
         str | None,
         typer.Option(
             help="bernoulli, discretized_logistic, binomial, continuous_bernoulli, "
-            "negative_binomial, zero_inflated_negative_binomial, poisson, categorical or normal."
+            "negative_binomial, zero_inflated_negative_binomial, poisson, categorical, ordinal, "
+            "student_t, log_normal, beta, normal or mixed:columns=(normal,categorical:levels=3)."
         ),
     ] = None,
     scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Choice", "Registry"]
+__all__ = ["Choice", "Registry", "split"]
 
 import ast
 import inspect
@@ -48,7 +48,7 @@ class Choice:
         """
         name, _, rest = text.partition(":")
         options = {}
-        for part in _split(rest):
+        for part in split(rest):
             option, equals, value = part.partition("=")
             if not (equals and option.strip()):
                 raise ValueError(
@@ -81,12 +81,12 @@ class Choice:
 def _text(value: Any) -> str:
     """Write a value as :meth:`Choice.parse` reads it; words like other values are in quotes."""
     plain = str(value).replace(" ", "")
-    if isinstance(value, str) and (_value(value) != value or _split(value) != [value]):
+    if isinstance(value, str) and (_value(value) != value or split(value) != [value]):
         return repr(value)
     return plain
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Text at its commas, but for those inside of brackets."""
     parts, depth, quoted = [""], 0, False
     for letter in text:

@@ -87,5 +87,4 @@ def _output_shape(decoder: Any) -> torch.Size:
     try:
         return network(torch.zeros(1, *reads, dtype=torch.float64)).shape[1:]
     except (TypeError, RuntimeError):  # it reads covariates too
-        several = (decoder.outputs,) if decoder.outputs > 1 else ()
-        return torch.Size((*decoder.event_shape, *several))
+        return torch.Size(decoder.raw_shape)

@@ -5,15 +5,21 @@ from __future__ import annotations
 __all__ = [
     "DECODERS",
     "BernoulliDecoder",
+    "BetaDecoder",
     "BinomialDecoder",
     "CategoricalDecoder",
     "ContinuousBernoulliDecoder",
     "Decoder",
     "DiscretizedLogisticDecoder",
+    "DiscretizedLogisticMixtureDecoder",
+    "LogNormalDecoder",
+    "MixedDecoder",
     "NegativeBinomialDecoder",
     "NormalDecoder",
+    "OrdinalDecoder",
     "PoissonDecoder",
     "SelfMaskingDecoder",
+    "StudentTDecoder",
     "ZeroInflatedNegativeBinomialDecoder",
 ]
 
@@ -29,4 +35,10 @@ from .normal import NormalDecoder
 from .categorical import CategoricalDecoder
 from .levels import BinomialDecoder, DiscretizedLogisticDecoder
 from .self_masking import SelfMaskingDecoder
+from .ordinal import OrdinalDecoder
+from .student_t import StudentTDecoder
+from .log_normal import LogNormalDecoder
+from .beta import BetaDecoder
+from .logistic_mixture import DiscretizedLogisticMixtureDecoder
+from .mixed import MixedDecoder
 from .decoder import DECODERS, Decoder

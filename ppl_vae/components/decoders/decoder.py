@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DECODERS", "Decoder", "located", "observed_values"]
+__all__ = ["DECODERS", "Decoder", "located", "observed_values", "varying"]
 
 import abc
 from collections.abc import Sequence
@@ -48,6 +48,9 @@ class Decoder(nn.Module, abc.ABC):
         The same in words, for messages.
     outputs
         Real numbers that the network returns for an entry.
+    raw_shape
+        The shape of what the network returns for a row; a likelihood whose entries take different
+        numbers of them overrides it.
 
     Examples
     --------
@@ -113,12 +116,17 @@ class Decoder(nn.Module, abc.ABC):
         """
         return None
 
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """The shape of what the network returns for a row: the event's, and ``outputs`` if many."""
+        return (*self.event_shape, self.outputs) if self.outputs > 1 else self.event_shape
+
     @abc.abstractmethod
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
         """The distribution of each entry, of batch shape ``(*batch, *event)``.
 
-        ``raw`` is what the network returned, ``(*batch, *event)``, or with one dimension more,
-        ``(*batch, *event, outputs)``, where ``outputs`` is above 1.
+        ``raw`` is what the network returned, ``(*batch, *raw_shape)``: ``(*batch, *event)``, or
+        with one dimension more, ``(*batch, *event, outputs)``, where ``outputs`` is above 1.
         """
 
     def forward(
@@ -133,8 +141,7 @@ class Decoder(nn.Module, abc.ABC):
         batch = z.shape[:-1]
         if covariates is not None:
             batch = torch.broadcast_shapes(batch, covariates.shape[:-1])
-        several = (self.outputs,) if self.outputs > 1 else ()
-        entries = self.likelihood(raw.reshape(*batch, *self.event_shape, *several))
+        entries = self.likelihood(raw.reshape(*batch, *self.raw_shape))
         if observed is not None:
             entries = self.leave_out(entries, observed)
         return entries.to_event(len(self.event_shape))
@@ -184,3 +191,24 @@ def _varies(x: Tensor) -> Tensor:
 def constant_features(x: Tensor) -> list[int]:
     """The features that never vary; ``[0]`` if no entry of an image does."""
     return (~_varies(to_float(x))).nonzero().flatten().tolist()
+
+
+def varying(
+    x: Tensor, feature_names: Sequence[str] | None = None, *, likelihood: str
+) -> dict[str, Any]:
+    """The means and standard deviations of the data, all of which have to vary.
+
+    Raises
+    ------
+    ValueError
+        If a feature never varies, so that a density would have no scale there.
+    """
+    constant: list[Any] = constant_features(x)
+    if constant:
+        if feature_names is not None:
+            constant = [feature_names[i] for i in constant]
+        raise ValueError(
+            f"x never varies in features {constant[:10]}, so that a {likelihood} likelihood has no "
+            "scale there; drop these features"
+        )
+    return located(x)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["BinomialDecoder", "DiscretizedLogisticDecoder", "Levels", "grid_of"]
+__all__ = [
+    "NARROWEST",
+    "BinomialDecoder",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticDecoder",
+    "Grid",
+    "Levels",
+    "LevelsDecoder",
+    "grid_of",
+]
 
 import abc
 from collections.abc import Sequence
@@ -25,10 +34,10 @@ _REPEATED = 4
 # A number may lie this far from its level, in steps between levels.
 _TOLERANCE = 0.02
 # The narrowest scale of the logistic, in levels; a narrower one would change no probability.
-_NARROWEST = 0.05
+NARROWEST = 0.05
 
 
-class _OnGrid(constraints.Constraint):
+class Grid(constraints.Constraint):
     """Numbers on ``levels`` evenly spaced levels from ``low`` to ``high``."""
 
     is_discrete = True
@@ -61,7 +70,7 @@ class Levels(TorchDistribution, abc.ABC):
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  as in torch
 
-    def __init__(self, grid: _OnGrid, batch_shape: torch.Size) -> None:
+    def __init__(self, grid: Grid, batch_shape: torch.Size) -> None:
         self.grid = grid
         super().__init__(batch_shape, validate_args=False)
 
@@ -107,7 +116,7 @@ class Levels(TorchDistribution, abc.ABC):
 class BinomialLevels(Levels):
     """Levels that are binomial."""
 
-    def __init__(self, grid: _OnGrid, logits: Tensor) -> None:
+    def __init__(self, grid: Grid, logits: Tensor) -> None:
         self.logits = logits
         super().__init__(grid, logits.shape)
 
@@ -137,7 +146,7 @@ class BinomialLevels(Levels):
 class DiscretizedLogistic(Levels):
     """A logistic variable rounded to levels; what lies beyond the ends counts for the ends."""
 
-    def __init__(self, grid: _OnGrid, loc: Tensor, scale: Tensor) -> None:
+    def __init__(self, grid: Grid, loc: Tensor, scale: Tensor) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         super().__init__(grid, self.loc.shape)
 
@@ -171,7 +180,7 @@ class DiscretizedLogistic(Levels):
         return DiscretizedLogistic(self.grid, self.loc.expand(shape), self.scale.expand(shape))
 
 
-class _LevelsDecoder(Decoder):
+class LevelsDecoder(Decoder):
     """What likelihoods of levels share: the numbers of the levels, and how data show them."""
 
     accepts = "numbers on an even grid of at most 256 levels"
@@ -192,7 +201,7 @@ class _LevelsDecoder(Decoder):
             raise ValueError(f"levels is {levels!r}; pass the number of levels, at least 2")
         if not low < high < float("inf"):
             raise ValueError(f"low is {low} and high {high}; pass the lowest and the highest level")
-        self.grid = self.support = _OnGrid(low, high, levels)  # type: ignore[misc]
+        self.grid = self.support = Grid(low, high, levels)  # type: ignore[misc]
         self.accepts = f"{levels} levels from {low:g} to {high:g}"  # type: ignore[misc]
 
     @classmethod
@@ -215,7 +224,7 @@ class _LevelsDecoder(Decoder):
 
 
 @DECODERS.register("discretized_logistic", before="continuous_bernoulli")
-class DiscretizedLogisticDecoder(_LevelsDecoder):
+class DiscretizedLogisticDecoder(LevelsDecoder):
     r"""Levels, such as pixels: a logistic variable, rounded, whose scale depends on z too.
 
     .. math:: P(x_i = k \mid z) = \sigma\Bigl(\frac{k + 1/2 - m_i(z)}{s_i(z)}\Bigr)
@@ -255,12 +264,12 @@ class DiscretizedLogisticDecoder(_LevelsDecoder):
         steps = (self.grid.levels - 1) / (self.grid.high - self.grid.low)
         loc = (self.center - self.grid.low + self.spread * place) * steps
         # A logistic of scale s has a standard deviation of 1.8 s.
-        scale = _NARROWEST + self.spread * steps * (raw_scale.clamp(-15.0, 15.0) - 1.0).exp()
+        scale = NARROWEST + self.spread * steps * (raw_scale.clamp(-15.0, 15.0) - 1.0).exp()
         return DiscretizedLogistic(self.grid, loc, scale)
 
 
 @DECODERS.register("binomial")
-class BinomialDecoder(_LevelsDecoder):
+class BinomialDecoder(LevelsDecoder):
     r"""Levels 0 to L that are binomial, :math:`x_i \mid z \sim \operatorname{Binomial}(L, \sigma(
     f_i(z)))`.
 
@@ -328,6 +337,6 @@ def grid_of(x: Tensor) -> dict[str, Any] | None:
         if step < (high - low) / _MOST:
             return None
     levels = round((high - low) / step) + 1
-    if levels > _MOST or not _OnGrid(low, high, levels).check(values).all():
+    if levels > _MOST or not Grid(low, high, levels).check(values).all():
         return None
     return {"levels": levels, "low": low, "high": high}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ..scales import Scale
-from .decoder import DECODERS, Decoder, constant_features, located
+from .decoder import DECODERS, Decoder, varying
 
 
 @DECODERS.register("normal")
@@ -52,15 +52,7 @@ class NormalDecoder(Decoder):
         cls, x: Tensor, feature_names: Sequence[str] | None = None
     ) -> dict[str, Any] | None:
         """The means and standard deviations of the data, all of which have to vary."""
-        constant: list[Any] = constant_features(x)
-        if constant:
-            if feature_names is not None:
-                constant = [feature_names[i] for i in constant]
-            raise ValueError(
-                f"x never varies in features {constant[:10]}, so that a normal likelihood has no "
-                "scale there; drop these features"
-            )
-        return located(x)
+        return varying(x, feature_names, likelihood="normal")
 
     def __init__(
         self,

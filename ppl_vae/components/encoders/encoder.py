@@ -11,7 +11,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from ..inputs import Inputs
+from ..inputs import Inputs, TableInputs
 from ..networks.network import called
 from ..registry import Registry
 
@@ -84,7 +84,7 @@ class Encoder(nn.Module, abc.ABC):
         self.latent_dim = latent_dim
         # The number of dimensions that the network reads; 0 where it does not say.
         self._read_dim = len(getattr(network, "in_shape", ()))
-        self.inputs = Inputs(
+        self.inputs: Inputs | TableInputs = Inputs(
             center=center, spread=spread, missing=missing, event_dim=self._read_dim - 1
         )
 
@@ -109,7 +109,10 @@ class Encoder(nn.Module, abc.ABC):
 
     def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """What the network makes of rows ``(*batch, *event)``: shape ``(*batch, width)``."""
-        x = self.inputs(x)
+        return self.read(self.inputs(x), covariates)
+
+    def read(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What the network makes of rows as :class:`Inputs` left them: ``(*batch, width)``."""
         if self._read_dim:
             return called(self.network, x, covariates, event_dim=self._read_dim)
         return self.network(x) if covariates is None else self.network(x, covariates)

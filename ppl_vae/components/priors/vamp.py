@@ -12,6 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from ..encoders import Encoder
+from ..inputs import TableInputs
 from .prior import PRIORS, Prior
 
 
@@ -71,14 +72,19 @@ class VampPrior(Prior):
             raise ValueError(f"components is {components}; pass at least 1")
         self.encoder = encoder
         self.logits = nn.Parameter(torch.zeros(components))
-        noise = torch.randn(components, *event_shape)
+        table = isinstance(encoder.inputs, TableInputs)
+        noise = torch.randn(components, *((encoder.inputs.width,) if table else event_shape))
         noise = noise if encoder.inputs.standardizes else 0.5 + 0.1 * noise
         self.pseudo_inputs = nn.Parameter(noise)  # (component, *event)
 
     def forward(self, covariates: Tensor | None = None) -> TorchDistributionMixin:
         inputs = self.encoder.inputs
         x: Tensor = self.pseudo_inputs
-        if inputs.standardizes:
-            x = inputs.center + inputs.spread * x
-        posteriors = self.encoder(x)
+        if isinstance(inputs, TableInputs):
+            # Codes are whole numbers, along which there is no gradient, but not their features.
+            posteriors = self.encoder.posterior(self.encoder.read(x))
+        else:
+            if inputs.standardizes:
+                x = inputs.center + inputs.spread * x
+            posteriors = self.encoder(x)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), posteriors)
