@@ -52,6 +52,7 @@ def likelihoods_of(
 
     Examples
     --------
+    >>> import torch
     >>> kinds = [ColumnKind("a", "real"), ColumnKind("b", "categorical", ("x", "y", "z"))]
     >>> likelihoods_of(kinds, torch.tensor([[0.5, 2.0], [1.5, 0.0]]))[0]
     ('normal', 'categorical:levels=3')

@@ -22,6 +22,8 @@ from ppl_vae import (
     VAEConfig,
     fit,
     impute,
+    load_data,
+    log_evidence,
 )
 from ppl_vae.components.decoders import DECODERS
 from ppl_vae.components.decoders.mixed import choices_of
@@ -236,8 +238,6 @@ def test_a_fit_beats_independent_columns_and_imputes_each_kind():
     data = table(400)
     vae = VAE.from_config(VAEConfig.for_data(data, latent_dim=2, hidden=(32,)))
     fit(vae, data.x[:300], epochs=60, batch_size=50, progress=False, engine="graph")
-    from ppl_vae import log_evidence
-
     test = data.x[300:]
     found = log_evidence(vae, test, num_samples=100, progress=False).log_evidence.values
     alone = independent_log_prob(vae.decoder, data.x[:300], test).numpy()
@@ -248,3 +248,55 @@ def test_a_fit_beats_independent_columns_and_imputes_each_kind():
     shown = vae.typical(torch.zeros(1, 2))[0]
     assert shown.isfinite().all()
     assert shown[1] in (0.0, 1.0, 2.0)
+
+
+@torch.no_grad()
+def log_prob_of_cells(vae, x, column, num_samples=5000):
+    """log p(cell | the other cells), nats by row: one set of weights, so that p is at most one."""
+    hidden = x.clone()
+    hidden[:, column] = torch.nan
+    q = vae.posterior(hidden)
+    z = q.sample((num_samples,))
+    rest = vae.log_likelihood(z, hidden)
+    weight = (rest + vae.prior_at().log_prob(z) - q.log_prob(z)).log_softmax(0)
+    return (weight + vae.log_likelihood(z, x) - rest).logsumexp(0)
+
+
+@pytest.mark.slow
+def test_cells_of_penguins_are_told_by_the_others(shared_data, capsys):
+    """On held-out rows, against the same likelihoods of independent columns."""
+    data = load_data(shared_data / "tabular" / "penguins.csv", None)
+    kinds = {kind.name: kind for kind in data.columns}
+    told = {"bill_length_mm": "positive", "body_mass_g": "positive", "year": "ordinal"}
+    columns = tuple(replace(kind, kind=told.get(name, kind.kind)) for name, kind in kinds.items())
+    x = data.x.clone()
+    x[:, -1] -= 2007  # codes from 0 on
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    x = x[(~x.isnan()).sum(1) > 1]
+    train, test = x[69:], x[:69]
+    data = replace(data, x=train, columns=columns)
+    vae = VAE.from_config(VAEConfig.for_data(data, latent_dim=2))
+    fit(vae, train, epochs=300, batch_size=64, progress=False, engine="graph")
+    vae.eval()
+    gains, reported = {}, []
+    for j, kind in enumerate(columns):
+        rows = test[~test[:, j].isnan()]
+        hidden = rows.clone()
+        hidden[:, j] = torch.nan
+        found = log_prob_of_cells(vae, rows, j)
+        alone = independent_log_prob(vae.decoder, train, rows)
+        alone = alone - independent_log_prob(vae.decoder, train, hidden)
+        gain = found - alone
+        if kind.kind in ("categorical", "ordinal", "binary"):
+            assert (found <= 1e-5).all()
+        gains[kind.name] = gain.mean().item()
+        error = gain.std() / len(gain) ** 0.5
+        reported.append(
+            f"{kind.name:18}{kind.kind:12}{found.mean():8.3f}{alone.mean():8.3f}"
+            f"{gain.mean():8.3f} +- {error:.3f}"
+        )
+    with capsys.disabled():
+        print("", "column, kind, given the others, alone, gain", *reported, sep="\n")
+    # Years tell nothing of penguins, so that a model can only lose there.
+    assert gains.pop("year") > -0.1
+    assert min(gains.values()) > 0.1
