@@ -118,7 +118,7 @@ class Decoder(nn.Module, abc.ABC):
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape of what the network returns for a row: the event's, and ``outputs`` if many."""
+        """What a network returns for a row has this shape, with ``outputs`` last if above 1."""
         return (*self.event_shape, self.outputs) if self.outputs > 1 else self.event_shape
 
     @abc.abstractmethod
