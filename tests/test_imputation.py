@@ -161,7 +161,10 @@ def test_every_likelihood_imputes_values_of_its_kind(likelihood):
     assert vae.decoder.support.check(torch.tensor(found.draws.values)).all()
     numbers = found.missing & found.sd.notnull()
     assert (found.low <= found.high).values[numbers.values].all()
-    if likelihood.startswith("categorical"):
+    if likelihood.startswith("mixed"):
+        assert not numbers.values[:, 1:3].any()  # levels
+        assert (numbers == found.missing).values[:, [0, 3, 4]].all()
+    elif likelihood.startswith(("categorical", "ordinal")):
         assert not numbers.any()
         shares = found.share.values[found.missing.values]
         assert (shares >= 1 / 4).all()

@@ -175,11 +175,11 @@ def test_an_encoder_sees_features_of_each_kind():
     columns += [("log_normal", {}), ("poisson", {})]
     center, spread = torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0]), torch.full((5,), 2.0)
     inputs = TableInputs(columns, center=center, spread=spread, missing=True)
-    x = torch.tensor([[3.0, 1.0, 2.0, 2.0, 3.0], [torch.nan] * 5])
+    x = torch.tensor([[3.0, 1.0, 1.0, 2.0, 3.0], [torch.nan] * 5])
     seen, unseen = inputs(x)
     variance = math.log1p(1.0)
     log = (math.log(2.0) - (math.log(2.0) - variance / 2)) / math.sqrt(variance)
-    expected = torch.tensor([1.0, 0, 1, 0, 1, 1, log, 0.0, *[1.0] * 5])
+    expected = torch.tensor([1.0, 0, 1, 0, 1, 0, log, 0.0, *[1.0] * 5])
     torch.testing.assert_close(seen, expected)
     assert inputs.width == len(expected)
     assert not unseen.any()
