@@ -272,7 +272,7 @@ def test_force_does_not_replace_what_is_no_run(command, tmp_path):
         (["fit", "mnits"], "'mnits'"),
         (["fit", "missing.csv"], "missing.csv"),
         (["fit", "short.npz"], "truncated"),
-        (["fit", "table.csv"], "kind"),
+        (["fit", "table.csv", "--column", "kin=real"], "kin"),
         (["fit", "constant.csv", "--label", "kind"], "never varies in features ['width']"),
         (["fit", "--epochs", "0"], "epochs is 0; pass at least 1"),
         (["fit", "--epochs", "-2"], "epochs is -2"),
