@@ -257,6 +257,13 @@ def test_an_existing_run_is_never_overwritten_without_force(command, run_folder)
     assert (run_folder / "vae.safetensors").read_bytes() != before
 
 
+def test_ranks_do_not_fit_into_one_folder(command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = command("fit", *QUICK, "--out", "shared")
+    assert code == 2
+    assert "ppl-vae fit is one process" in err
+
+
 def test_force_does_not_replace_what_is_no_run(command, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("irreplaceable")

@@ -6,6 +6,7 @@ __all__ = ["Finished", "Run", "make_run"]
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -375,6 +376,10 @@ def _afterwards(
 def _fabric(recipe: Recipe) -> Fabric:
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is 'cuda', but PyTorch finds no GPU here; pass cpu or auto")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "ppl-vae fit is one process; for several, launch a script that calls fit()"
+        )
     return Fabric(accelerator=recipe.device, devices=1, precision=PRECISIONS[recipe.precision])
 
 
