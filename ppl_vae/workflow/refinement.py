@@ -81,8 +81,9 @@ def refine(
     ``attrs["family"]`` says so. A row in which that is no better keeps the encoder's draws.
 
     ``"natural_gradient"`` does nearly the same in 16 steps along the natural gradient, where SVI
-    takes hundreds: 20 to 40 times as many rows a second for 97 % of what SVI gains, by
-    ``benchmarks/refinement.py``. :func:`~ppl_vae.diagnose` refines by it.
+    takes hundreds: of MNIST 14 times as many rows a second for 97 % of what SVI gains, and with 12
+    steps 21 times for 96 %, by ``benchmarks/refinement.py`` on one thread of a busy Xeon.
+    :func:`~ppl_vae.diagnose` refines by it.
 
     ``"nuts"`` draws from :math:`p(z \mid x)` itself, with Pyro's NUTS, in coordinates that a local
     normal with full covariance has made round. The chains of some rows, ``chunk_rows``, are one
