@@ -133,7 +133,7 @@ def fit(
     seed: Seed = 0,
     engine: Engine = "auto",
     device: Device = "auto",
-    precision: Precision = "32",
+    precision: Precision = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
     dry_run: Annotated[
@@ -224,7 +224,7 @@ def reproduce(
     seed: Seed = 0,
     engine: Engine = "auto",
     device: Device = "auto",
-    precision: Precision = "32",
+    precision: Precision = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,

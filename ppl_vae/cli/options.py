@@ -106,7 +106,10 @@ Out = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="32, tf32 or bf16: of matrix products.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="32, tf32 or bf16: of matrix products. 32 unless the preset says another."),
+]
 CheckpointEvery = Annotated[
     float | None,
     typer.Option(

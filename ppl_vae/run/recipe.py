@@ -100,7 +100,12 @@ class Recipe:
         preset = PRESETS[name]
         choices = {**preset.vae, **given.pop("choices", {})}
         # Published VAEs were fitted to all rows.
-        published = {"validation": 0.0, "num_samples": preset.num_samples, **preset.fit}
+        published = {
+            "validation": 0.0,
+            "num_samples": preset.num_samples,
+            "precision": preset.precision,
+            **preset.fit,
+        }
         return cls(**{**published, "choices": choices, "preset": name, **given})
 
     def check(self) -> None:
