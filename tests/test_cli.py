@@ -186,7 +186,7 @@ def test_conv_binarized(command):
 
 
 def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
-    import ppl_vae.run.folder as module
+    import ppl_vae.run.making as module
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -209,7 +209,7 @@ def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
 
 def test_resume_a_run_that_was_not_named(command, tmp_path, monkeypatch):
     """It is the latest unfinished one of that name, beside a finished one."""
-    import ppl_vae.run.folder as module
+    import ppl_vae.run.making as module
 
     assert command("fit", *QUICK, "--quiet")[0] == 0
 
@@ -227,7 +227,7 @@ def test_resume_a_run_that_was_not_named(command, tmp_path, monkeypatch):
 def test_an_interruption_with_nothing_to_go_on_from_promises_nothing(
     command, tmp_path, monkeypatch
 ):
-    import ppl_vae.run.folder as module
+    import ppl_vae.run.making as module
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -380,7 +380,7 @@ def test_what_cannot_be_done_is_said_before_the_fit(command, tmp_path, arguments
 
 
 def test_what_fails_after_the_fit_costs_no_more_than_itself(command, tmp_path, monkeypatch):
-    import ppl_vae.run.folder as module
+    import ppl_vae.run.making as module
 
     def broken(*_, **__):
         raise RuntimeError("no ink")

@@ -78,7 +78,7 @@ def brief(monkeypatch):
     def one_epoch(*args, **options):
         return fit(*args, **{**options, "epochs": 1})
 
-    for module in ("ppl_vae", "ppl_vae.inference.fit", "ppl_vae.run.folder"):
+    for module in ("ppl_vae", "ppl_vae.inference.fit", "ppl_vae.run.making"):
         monkeypatch.setattr(importlib.import_module(module), "fit", one_epoch)
     small = {"num_samples": 100, "max_samples": 100, "num_simulations": 50, "gap_rows": 2}
     fewer = {

@@ -15,7 +15,8 @@ __all__ = [
     "write_report",
 ]
 
-from .folder import Finished, Run, make_run
+from .folder import Run
+from .making import Finished, make_run
 from .metrics import caveats, evaluate, finite_json, words
 from .recipe import Recipe
 from .report import write_report

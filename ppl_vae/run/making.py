@@ -1,0 +1,242 @@
+"""From a recipe to a run folder: fitted, judged, drawn and written, as far as each succeeds."""
+
+from __future__ import annotations
+
+__all__ = ["Finished", "make_run"]
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from .. import __version__
+from ..config import VAEConfig
+from ..data import Dataset
+from ..inference.fit import FitResult, fit
+from ..pictures.film import TrainingFilm
+from ..pictures.latents import plot_latents
+from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
+from ..rows import Rows
+from ..trees.vae import to_datatree, write_datatree
+from ..vae import VAE
+from .matching import fingerprints, rows_once
+from .metrics import evaluate, finite_json
+from .prepared import prepared
+from .recipe import PRECISIONS, Recipe
+from .unfinished import unfinished
+
+_POSTERIOR_ROWS = 100
+
+
+@dataclass
+class Finished:
+    """What :func:`make_run` made.
+
+    Attributes
+    ----------
+    out
+        The folder.
+    config, result, metrics
+        The VAE's choices, what the fit did, and how well test rows are described.
+    missing
+        What could not be made after the fit, and why, a sentence each.
+    """
+
+    out: Path
+    config: VAEConfig
+    result: FitResult
+    metrics: dict[str, Any]
+    missing: list[str] = field(default_factory=list)
+
+
+def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: bool) -> Finished:
+    """Fit a VAE to a named data set or file, and write the run folder ``out``.
+
+    Everything is written to ``out`` + ``.partial`` and moved to ``out`` when whole; an
+    interrupted fit is continued from there by ``resume``. What fails after the fit, such as a
+    picture, costs that and nothing else.
+
+    Parameters
+    ----------
+    recipe
+        What to fit, and how.
+    out
+        The folder to write.
+    force
+        Replace ``out`` if it is a run folder.
+    resume
+        Go on with an unfinished run.
+    progress
+        Show how it goes on standard error.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        If the recipe, the data or the place are not accepted.
+    """
+    recipe.check()
+    with (
+        unfinished(out, force=force, resume=resume) as work,
+        tensor_float_32(recipe.precision == "tf32"),
+    ):
+        folder = work.folder
+        fabric = _fabric(recipe)
+        ready = prepared(recipe)
+        train, test, x_test, config = ready.train, ready.test, ready.x_test, ready.config
+        vae = VAE.from_config(config, seed=recipe.seed)
+        if recipe.binarize == "none":
+            Rows(x_test, test.covariates).check(vae, name="the test rows")
+        recipe = recipe.sized(len(train.x))
+        every = math.ceil((recipe.epochs or 1) / 30)
+        first = None if test.covariates is None else test.covariates[:1]
+        frames = (
+            TrainingFilm(vae, covariates=first, every=every, seed=recipe.seed)
+            if recipe.film
+            else None
+        )
+        options = {
+            name: getattr(recipe, name)
+            for name in (
+                *("epochs", "batch_size", "accumulate", "learning_rate", "schedule", "optimizer"),
+                *("average", "objective", "patience", "engine", "seed"),
+            )
+        }
+        result = fit(
+            vae,
+            train.x,
+            covariates=train.covariates,
+            validation=recipe.validation or None,
+            binarize=recipe.binarize,
+            fabric=fabric,
+            checkpoint_dir=folder / "checkpoint",
+            checkpoint_every=recipe.checkpoint_every,
+            resume=resume,
+            progress=progress,
+            on_epoch=frames,
+            **options,
+        )
+        vae.save(folder / "vae.safetensors")
+        settings = {
+            "ppl_vae": __version__,
+            "data": {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()},
+            "features": train.feature_names,
+            "dtype": str(train.x.dtype).removeprefix("torch."),
+            "context": [asdict(coding) for coding in train.codings],
+            "columns": [asdict(kind) for kind in train.columns or ()],
+            "fingerprints": fingerprints(train, test),
+            "binarize": recipe.binarize,
+            "vae": config.model_dump(),
+            "fit": {
+                **options,
+                "validation": recipe.validation or None,
+                "precision": recipe.precision,
+            },
+        }
+        _write(folder / "config.json", settings)
+        made = Finished(work.out, config, result, {})
+        made.metrics = {
+            "data": {"name": train.name, "source": train.source, "train_rows": len(train.x)},
+            "fit": {
+                "stop_reason": result.stop_reason,
+                "finite": result.finite,
+                "epochs": result.history.sizes["epoch"],
+                "best_epoch": result.history.attrs["best_epoch"],
+                "seconds": result.seconds,
+                "rows_per_second": result.rows_per_second,
+            },
+        }
+        for what, make in _afterwards(
+            made, vae, folder, recipe, train, test, x_test, frames, progress
+        ):
+            try:
+                make()
+            except Exception as error:
+                made.missing.append(f"{what} is missing ({' '.join(str(error).split())})")
+        made.metrics["missing"] = made.missing
+        _write(folder / "metrics.json", made.metrics)
+    return replace(made, out=work.out)
+
+
+def _afterwards(
+    made: Finished,
+    vae: VAE,
+    folder: Path,
+    recipe: Recipe,
+    train: Dataset,
+    test: Dataset,
+    x_test: Tensor,
+    frames: TrainingFilm | None,
+    progress: bool,
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Make pictures, metrics and posterior; the failure of one leaves the others."""
+    given = test.covariates
+
+    def evaluation() -> None:
+        made.metrics["test"] = evaluate(
+            vae,
+            rows_once(train, recipe.binarize, recipe.seed),
+            x_test,
+            covariates=test.covariates,
+            num_samples=recipe.num_samples,
+            seed=recipe.seed,
+            progress=progress,
+        )
+
+    def posterior() -> None:
+        some = slice(_POSTERIOR_ROWS)
+        tree = to_datatree(
+            vae,
+            x_test[some],
+            covariates=given if given is None else given[some],
+            labels=None if test.labels is None else test.labels[some],
+            feature_names=test.feature_names,
+            covariate_names=test.covariate_names,
+            history=made.result.history,
+            progress=progress,
+        )
+        write_datatree(tree, folder / "posterior.nc")
+
+    yield "the evaluation", evaluation
+    yield "history.nc", lambda: write_datatree(made.result.history, folder / "history.nc")
+    yield "posterior.nc", posterior
+    for name, draw in {
+        "losses.png": lambda: plot_losses(made.result.history),
+        "reconstructions.png": lambda: plot_reconstructions(vae, x_test, covariates=given),
+        "prior_draws.png": lambda: plot_draws(vae, covariates=given),
+        "latents.png": lambda: plot_latents(vae, x_test, covariates=given, labels=test.labels),
+    }.items():
+        yield name, lambda name=name, draw=draw: draw().savefig(folder / name)  # type: ignore[misc]
+    if frames is not None:
+        yield "training.gif", lambda: frames.save(folder / "training.gif")
+
+
+def _fabric(recipe: Recipe) -> Fabric:
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is 'cuda', but PyTorch finds no GPU here; pass cpu or auto")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "ppl-vae fit is one process; for several, launch a script that calls fit()"
+        )
+    return Fabric(accelerator=recipe.device, devices=1, precision=PRECISIONS[recipe.precision])
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(finite_json(value, indent=2) + "\n")
+
+
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Let a GPU take products of single precision in TensorFloat-32, if asked to."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if allowed else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
