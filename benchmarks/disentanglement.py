@@ -33,7 +33,8 @@ from ppl_vae import (
 )
 from ppl_vae.amortized import AmortizedModel
 from ppl_vae.data import load_splits
-from ppl_vae.pictures.panels import COLORS, blank_figure
+from ppl_vae.pictures.colors import COLORS
+from ppl_vae.pictures.panels import blank_figure
 from ppl_vae.workflow.posterior import posterior_means
 
 SCORES = (

@@ -18,6 +18,7 @@ FILES = [
     "history.nc",
     "latents.png",
     "losses.png",
+    "map.nc",
     "metrics.json",
     "posterior.nc",
     "prior_draws.png",

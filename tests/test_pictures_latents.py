@@ -95,6 +95,28 @@ def test_traversals_move_one_latent_through_the_prior_most_effective_first():
     np.testing.assert_allclose(figure.axes[2].images[0].get_array(), expected, atol=1e-5)
 
 
+def test_traversals_leave_unused_latents_out():
+    vae = small(latent_dim=4)
+    with torch.no_grad():
+        vae.decoder.network.layers[0].weight.mul_(torch.tensor([1.0, 0.01, 1.0, 0.0]))
+    figure = ppl_vae.plot_traversals(vae, num_values=3)
+    assert {axes.get_ylabel() for axes in figure.axes[::3]} == {"latent 0", "latent 2"}
+
+
+def test_features_are_named():
+    vae = small(event_shape=(3,))
+    names = ["height", "a name that is longer than there is room for", "$x$"]
+    figure = ppl_vae.plot_traversals(vae, num_values=3, feature_names=names)
+    shown = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert shown[0] == "height"
+    assert len(shown[1]) < 30
+    assert shown[2] == r"\$x\$"
+    draws = ppl_vae.plot_draws(vae, num_rows=4, feature_names=names).axes[0]
+    assert [tick.get_text() for tick in draws.get_xticklabels()] == shown
+    with pytest.raises(ValueError, match="feature_names has 2 entries and rows have 3"):
+        ppl_vae.plot_reconstructions(vae, torch.ones(2, 3), feature_names=names[:2])
+
+
 def test_traversals_stay_at_the_row_that_is_given(digits):
     vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=2, hidden=(16,)))
     with torch.no_grad():

@@ -80,3 +80,11 @@ def test_labels_are_plain_text(label, tmp_path):
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the letters, not we
         for draw in (plots.plot_latents, plots.plot_latent_map):
             draw(vae, x, labels=labels).savefig(tmp_path / "figure.png")
+
+
+def test_ten_labels_have_ten_colors(digits):
+    vae = VAE.from_config(VAEConfig.for_data(digits, latent_dim=2, hidden=(8,)))
+    axes = plots.plot_latents(vae, digits[:100], labels=np.arange(100) % 10).axes[0]
+    colors = {tuple(points.get_facecolor()[0]) for points in axes.collections}
+    assert len(colors) == 10
+    assert all(color[3] == 1 for color in colors)  # what shines through has less contrast

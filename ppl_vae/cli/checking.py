@@ -123,7 +123,10 @@ def sample(
                 progress=not quiet,
             )
     elif out.suffix == ".png":
-        figure = plot_draws(vae, covariates=given, num_rows=num_samples, seed=seed)
+        names = finished.settings.get("features")
+        figure = plot_draws(
+            vae, covariates=given, num_rows=num_samples, feature_names=names, seed=seed
+        )
         with written_whole(out) as temporary:
             figure.savefig(temporary)
     else:
@@ -278,32 +281,24 @@ def pictures(
     quiet: Quiet = False,
 ) -> None:
     """Draw the run's latent space: map, manifold, traversals and interpolation."""
-    from ..files import written_whole
-    from ..pictures import decoded, latents
+    from ..run.afterwards import draw_pictures
 
     finished = _to_write_into(run)
     vae, test = finished.vae(), finished.splits()[1]
-    x = finished.rows(test)
     pair = None if which is None else numbers("--which", which)
     if pair is not None and len(pair) != 2:
         raise ValueError(f"--which is {which!r}; pass two latents, such as 0,1")
-    given = test.covariates
-    one = None if given is None else given[:1]
-    figures = {"traversals": decoded.plot_traversals(vae, covariates=one, seed=seed)}
-    if vae.latent_dim >= 2:
-        figures["latent_map"] = latents.plot_latent_map(
-            vae, x, covariates=given, labels=test.labels, which=pair, seed=seed
-        )
-    if len(vae.event_shape) > 1:
-        figures["interpolation"] = decoded.plot_interpolation(vae, x, covariates=given)
-        if vae.latent_dim >= 2:
-            figures["manifold"] = decoded.plot_manifold(vae, covariates=one, which=pair, seed=seed)
-    for name, figure in figures.items():
-        with written_whole(run / f"{name}.png") as temporary:
-            figure.savefig(temporary)
+    names = draw_pictures(
+        run,
+        vae,
+        test,
+        finished.rows(test),
+        which=None if pair is None else (pair[0], pair[1]),
+        seed=seed,
+    )
     if not quiet:
-        typer.echo(f"Written to {run}: {', '.join(f'{name}.png' for name in sorted(figures))}")
-        if one is not None:
+        typer.echo(f"Written to {run}: {', '.join(names)}")
+        if test.covariates is not None:
             typer.echo("Traversals and manifold are given the context of the first test row.")
 
 

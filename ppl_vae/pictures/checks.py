@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..workflow.calibration import p_text
+from .colors import COLORS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -51,12 +52,13 @@ def plot_diagnosis(
     )
     edges = np.geomspace(*_NATS, 41)
     for values, color, label in (
-        (kl, "#0072B2", f"encoder, {len(kl)} rows"),
-        (tried, "#E69F00", f"refined, {len(tried)} rows"),
+        (kl, COLORS[0], f"encoder, {len(kl)} rows"),
+        (tried, COLORS[1], f"refined, {len(tried)} rows"),
     ):
         if len(values):
             share = np.full(len(values), 1 / len(values))
-            reliability.hist(values, edges, weights=share, color=color, alpha=0.7, label=label)
+            style = {"facecolor": (color, 0.3), "edgecolor": color, "histtype": "stepfilled"}
+            reliability.hist(values, edges, weights=share, label=label, **style)
     if len(kl):
         reliability.legend(frameon=False)
     believed = float(np.isin(rows.verdict, ["as it is", "reweighted"]).mean())
@@ -69,12 +71,12 @@ def plot_diagnosis(
 
     names = ("amortization", "approximation")
     values = [gaps[name].values[np.isfinite(gaps[name].values)] for name in names]
-    lost.hist(values, 20, color=["#0072B2", "#E69F00"], label=list(names))
+    lost.hist(values, 20, color=list(COLORS[:2]), label=list(names))
     lost.legend(frameon=False)
     lost.set(xlabel="gap, nats", ylabel="rows", title="What the encoder loses")
 
     order = np.argsort(-latents.variance.values)
-    colors = np.where(latents.active.values[order], "#0072B2", "0.75")
+    colors = np.where(latents.active.values[order], COLORS[0], "0.55")
     used.bar(range(len(order)), latents.variance.values[order], color=colors)
     used.set(
         xlabel="latents, most used first",
@@ -86,7 +88,7 @@ def plot_diagnosis(
     p = p_text(worst.p_value.item(), "= ")
     count = calibration.attrs["num_samples"] + 1
     bins = min(20, count)
-    ranked.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color="#0072B2")
+    ranked.hist(worst["rank"].values, np.linspace(-0.5, count - 0.5, bins + 1), color=COLORS[0])
     ranked.axhline(worst.sizes["simulation"] / bins, color="0.4", linestyle=":")
     ranked.set(
         xlabel="rank of the truth",
@@ -146,8 +148,8 @@ def plot_calibration(calibration: xr.Dataset, *, max_quantities: int = 12) -> Fi
         quantity = shown.isel(quantity=i)
         ranks = np.bincount(quantity["rank"].values, minlength=num_ranks)
         ecdf = np.concatenate([[0], ranks.cumsum()]) / size
-        axes.fill_between(at, low - at, high - at, color="0.85", linewidth=0)
-        axes.plot(edges, ecdf - edges, color="#0072B2")
+        axes.fill_between(at, low - at, high - at, facecolor="0.88", edgecolor="0.5", linewidth=0.8)
+        axes.plot(edges, ecdf - edges, color=COLORS[0])
         name, shape, p = (quantity[k].item() for k in ("quantity", "shape", "p_value"))
         axes.set_title(f"{name}: {shape}\np {p_text(p, '= ')}", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)

@@ -10,6 +10,7 @@ __all__ = [
     "plot_traversals",
 ]
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,11 +23,13 @@ from ..renamed import renamed
 from ..rows import Rows
 from ..sources import as_tensor
 from ..workflow.posterior import evaluating, posterior_means
-from .panels import blank_figure, data_range, image_grid, show_image
+from .panels import blank_figure, data_range, image_grid, name_features, show_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# A latent is unused if it changes rows by less than this share of what the first does, in variance.
+_UNUSED = 5e-3
 # Draws that quantiles are taken from where no formula gives them.
 _DRAWS = 4000
 
@@ -125,12 +128,14 @@ def plot_traversals(
     covariates: Tensor | None = None,
     num_latents: int = 8,
     num_values: int = 9,
+    feature_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Figure:
     """Show what each latent does: it moves through the prior's quantiles, and the others stay.
 
-    Latents stand in the order of how much they change the mean of p(x|z). For tables each latent
-    has a panel of features by value, in units of the features' spread.
+    Latents stand in the order of how much they change the mean of p(x|z); those that change it by
+    less than half a percent of what the first does are left out. For tables each latent has a panel
+    of features by value, in units of the features' spread.
 
     Parameters
     ----------
@@ -145,13 +150,16 @@ def plot_traversals(
         How many latents at most.
     num_values
         How many values of each, between the prior's quantiles of 2 % and 98 %.
+    feature_names
+        Of the columns of a table, to be written at the axes where there are at most 30.
     seed
         As in :func:`plot_manifold`.
 
     Raises
     ------
     TypeError, ValueError
-        If ``x`` is more than one row or not what the VAE describes, or a number is too small.
+        If ``x`` is more than one row or not what the VAE describes, a number is too small, or
+        there are not as many names as features.
 
     Notes
     -----
@@ -177,7 +185,8 @@ def plot_traversals(
     with evaluating(vae, seed):
         given = _one_row(vae, covariates)
         effects = _effects(vae, given)
-        order = np.argsort(-effects, kind="stable")[:num_latents]
+        used = max(1, int((effects > _UNUSED * effects.max()).sum()))
+        order = np.argsort(-effects, kind="stable")[: min(num_latents, used)]
         quantiles = _quantiles(vae, given, levels)  # (value, latent)
         base = _quantiles(vae, given, np.array([0.5]))[0]
     if x is not None:
@@ -189,7 +198,7 @@ def plot_traversals(
         means = _decoded(vae, z, given)  # (latent shown, value, *event)
     values = quantiles.cpu().numpy()
     if len(vae.event_shape) == 1:
-        return _table_traversals(vae, means, order, values)
+        return _table_traversals(vae, means, order, values, feature_names)
     figure, grid = image_grid(len(order), num_values, 0.8, margin=0.8)
     limits = data_range(means)
     for axes_row, latent, images in zip(grid, order, means, strict=True):
@@ -340,29 +349,32 @@ def _check_images(vae: AmortizedModel, name: str) -> None:
 
 
 def _table_traversals(
-    vae: AmortizedModel, means: np.ndarray, order: np.ndarray, values: np.ndarray
+    vae: AmortizedModel,
+    means: np.ndarray,
+    order: np.ndarray,
+    values: np.ndarray,
+    feature_names: Sequence[str] | None,
 ) -> Figure:
-    """A panel for each latent: features across, the latent's value upwards."""
+    """A panel for each latent: features upwards, the latent's value across."""
     center, spread = (t.cpu().numpy() for t in (vae.center, vae.spread))
     scaled = (means - center) / spread  # (latent shown, value, feature)
     top = max(np.abs(scaled).max(), 1e-12)
     columns = min(4, len(order))
     lines = -(-len(order) // columns)
-    figure, grid = blank_figure(2.6 * columns + 1, 2.6 * lines, rows=lines, columns=columns)
+    height = max(2.6, 0.17 * scaled.shape[2] + 0.6) if feature_names is not None else 2.6
+    figure, grid = blank_figure(2.8 * columns + 1, height * lines, rows=lines, columns=columns)
     for axes in grid.flat:
         axes.set_visible(False)
+    style = {"cmap": "cividis", "vmin": -top, "vmax": top, "interpolation": "nearest"}
+    shown = range(0, len(values), max(1, len(values) // 4))
     for axes, latent, panel in zip(grid.flat, order, scaled, strict=False):
         axes.set_visible(True)
-        picture = axes.imshow(
-            panel,
-            aspect="auto",
-            cmap="cividis",
-            vmin=-top,
-            vmax=top,
-            origin="lower",
-            interpolation="nearest",
-        )
-        axes.set(title=f"latent {latent}", xlabel="feature")
-        axes.set_yticks(range(len(values)), [f"{v:.1f}" for v in values[:, latent]])
+        picture = axes.imshow(panel.T, aspect="auto", **style)  # (feature, value)
+        axes.set(xlabel=f"latent {latent}")
+        axes.set_xticks(shown, [f"{v:.1f}" for v in values[shown, latent]])
+        name_features(axes.yaxis, feature_names, panel.shape[1])
+    for line in grid[:, 1:].flat:
+        line.set_yticklabels([])
+        line.set_ylabel("")
     figure.colorbar(picture, ax=grid, label="standard deviations")
     return figure

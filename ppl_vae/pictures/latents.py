@@ -15,9 +15,11 @@ from ..amortized import AmortizedModel
 from ..distributions import draw, moments
 from ..renamed import renamed
 from ..rows import Rows
+from ..workflow.plane import plane_of
 from ..workflow.posterior import evaluating, posterior_means
+from .colors import COLORS
 from .decoded import checked_pair, largest_two
-from .panels import COLORS, kinds_of, one_panel, plain, scatter_by_label
+from .panels import kinds_of, one_panel, plain, scatter_by_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -180,22 +182,10 @@ def plot_latents(
     data.check(vae)
     means = posterior_means(vae, data)
     figure, axes = one_panel(6.0, 5.4)
-    if vae.latent_dim > 2:
-        from sklearn.decomposition import PCA
-
-        pca = PCA(2, svd_solver="full").fit(means)
-        means = pca.transform(means)
-        names = [
-            f"principal component {i + 1} of the posterior means ({share:.0%})"
-            for i, share in enumerate(pca.explained_variance_ratio_)
-        ]
-    else:
-        names = [f"mean of latent {i}" for i in range(vae.latent_dim)]
-    if means.shape[1] == 1:
-        means = np.column_stack([means, np.zeros(len(means))])
-        names.append("")
-    scatter_by_label(axes, means, kinds_of(labels, len(means)))
-    axes.set(xlabel=names[0], ylabel=names[1])
+    plane = plane_of(means)
+    points = plane.at(means)
+    scatter_by_label(axes, points, kinds_of(labels, len(points)))
+    axes.set(xlabel=plane.names[0], ylabel=plane.names[1])
     axes.set_aspect("equal", adjustable="datalim")
     return figure
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
-    "COLORS",
-    "MARKERS",
     "blank_figure",
     "data_range",
     "image_grid",
     "kinds_of",
+    "name_features",
     "one_panel",
     "plain",
     "scatter_by_label",
@@ -22,15 +21,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..amortized import AmortizedModel
+from .colors import COLORS, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008), told apart with any color vision, then repeated with other markers.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
-MARKERS = "o^sD"
 _MOST_KINDS = 20
+# Up to so many features of a table are named on an axis.
+_MOST_NAMES = 30
 
 
 def blank_figure(
@@ -134,17 +134,46 @@ def scatter_by_label(
             points[rows, 0],
             points[rows, 1],
             s=size,
-            alpha=0.75,
-            linewidths=0,
+            linewidths=0.3,
+            edgecolors="white",
             label=None if kind is None else plain(kind),
             color=COLORS[i % len(COLORS)],
-            marker=MARKERS[i // len(COLORS) % len(MARKERS)],
+            marker=marker(i),
         )
     if kinds[0][0] is not None:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.5)
 
 
-def table_panels(vae: AmortizedModel, panels: dict[str, np.ndarray]) -> Figure:
+def name_features(axis: Axis, names: Sequence[str] | None, size: int) -> None:
+    """Write the features' names at an axis, where they are known and there is room for them.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many names as features.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if names is not None and len(names) != size:
+        raise ValueError(
+            f"feature_names has {len(names)} entries and rows have {size}; pass one for each"
+        )
+    if names is None or size > _MOST_NAMES:
+        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_label_text("feature")
+        return
+    shown = [
+        plain(name if len(name) < 24 else f"{name[:22]}\N{HORIZONTAL ELLIPSIS}") for name in names
+    ]
+    axis.set_ticks(range(size), shown, rotation=90 if axis.axis_name == "x" else 0, fontsize=8)
+
+
+def table_panels(
+    vae: AmortizedModel,
+    panels: dict[str, np.ndarray],
+    *,
+    feature_names: Sequence[str] | None = None,
+) -> Figure:
     """Rows of a table as rows of a picture; the data share a color scale, a spread has its own."""
     from matplotlib.ticker import MaxNLocator
 
@@ -155,15 +184,19 @@ def table_panels(vae: AmortizedModel, panels: dict[str, np.ndarray]) -> Figure:
     }
     data = np.concatenate([values for label, values in scaled.items() if label != "its spread"])
     low, high = np.nanmin(data), np.nanmax(data)
-    figure, grid = blank_figure(3.4 * len(panels) + 1.2, 3.6, columns=len(panels))
+    features = data.shape[1] if feature_names is not None else 0
+    width = max(3.4, 0.2 * features * (features <= _MOST_NAMES))
+    figure, grid = blank_figure(
+        width * len(panels) + 1.2, 3.6 + bool(features), columns=len(panels)
+    )
     for axes, (label, values) in zip(grid[0], scaled.items(), strict=True):
         limits = {} if label == "its spread" else {"vmin": low, "vmax": high}
         picture = axes.imshow(
             values, aspect="auto", cmap="cividis", interpolation="nearest", **limits
         )
         axes.set_facecolor("0.85")
-        axes.set(title=label, xlabel="feature", ylabel="row")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(title=label, ylabel="row")
+        name_features(axes.xaxis, feature_names, values.shape[1])
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.colorbar(picture, ax=axes, label="standard deviations")
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["plot_draws", "plot_losses", "plot_reconstructions"]
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
 from ..workflow.posterior import evaluating, map_draws
+from .colors import COLORS
 from .panels import (
-    COLORS,
     data_range,
     image_grid,
     one_panel,
@@ -54,7 +55,7 @@ def plot_losses(history: xr.Dataset) -> Figure:
         if name in history:
             axes.plot(history.epoch, history[name], color=color, label=label)
     best = history.attrs["best_epoch"]
-    axes.axvline(best, color="0.6", linestyle=":", label=f"weights kept (epoch {best})")
+    axes.axvline(best, color="0.5", linestyle=":", label=f"weights kept (epoch {best})")
     if len(history.epoch) > 4:
         losses = np.concatenate(
             [history[k] for k in ("train_loss", "validation_loss") if k in history]
@@ -74,6 +75,7 @@ def plot_reconstructions(
     *,
     covariates: Tensor | None = None,
     num_rows: int = 10,
+    feature_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Figure:
     """Originals beside the mean and the spread of their reconstructions.
@@ -92,8 +94,16 @@ def plot_reconstructions(
         Shape ``(row, covariate)``, for a conditional VAE.
     num_rows
         How many rows to draw.
+    feature_names
+        Of the columns of a table, to be written below it where there are at most 30.
     seed
         Decides the draws of z.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``x`` or ``covariates`` is not what the VAE describes, or there are not as many names as
+        features.
 
     Examples
     --------
@@ -117,7 +127,7 @@ def plot_reconstructions(
         "its spread": made["spread"],
     }
     if len(vae.event_shape) == 1:
-        return table_panels(vae, panels)
+        return table_panels(vae, panels, feature_names=feature_names)
     shown = data_range(panels["original"])
     figure, grid = image_grid(3, len(rows), 0.9, margin=1.0)
     for axes_row, (label, images) in zip(grid, panels.items(), strict=True):
@@ -130,7 +140,12 @@ def plot_reconstructions(
 
 @renamed(context="covariates")
 def plot_draws(
-    vae: AmortizedModel, *, covariates: Tensor | None = None, num_rows: int = 64, seed: int = 0
+    vae: AmortizedModel,
+    *,
+    covariates: Tensor | None = None,
+    num_rows: int = 64,
+    feature_names: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Figure:
     """Draw rows from the prior: z from p(z), and the mean of p(x|z).
 
@@ -142,6 +157,8 @@ def plot_draws(
         One row of covariates, shape ``(1, covariate)``, or ``num_rows`` of them.
     num_rows
         How many draws.
+    feature_names
+        As in :func:`plot_reconstructions`.
     seed
         Decides them.
 
@@ -156,7 +173,7 @@ def plot_draws(
         z, _, given = vae.simulate(num_rows, covariates)
         means = vae.typical(z, given).cpu().numpy()
     if len(vae.event_shape) == 1:
-        return table_panels(vae, {"draws from the prior": means})
+        return table_panels(vae, {"draws from the prior": means}, feature_names=feature_names)
     columns = int(np.ceil(np.sqrt(num_rows)))
     lines = int(np.ceil(num_rows / columns))
     figure, grid = image_grid(lines, columns, 0.7)

@@ -6,7 +6,7 @@ __all__ = ["Finished", "make_run"]
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,25 +14,19 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from .. import __version__
 from ..config import VAEConfig
-from ..data import Dataset
 from ..inference.fit import FitResult, fit
 from ..pictures.film import TrainingFilm
-from ..pictures.latents import plot_latents
-from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
 from ..rows import Rows
-from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
-from .matching import fingerprints, rows_once
-from .metrics import evaluate, finite_json
+from .afterwards import afterwards
+from .matching import fingerprints
+from .metrics import finite_json
 from .prepared import prepared
 from .recipe import PRECISIONS, Recipe
 from .unfinished import unfinished
-
-_POSTERIOR_ROWS = 100
 
 
 @dataclass
@@ -152,8 +146,8 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
                 "rows_per_second": result.rows_per_second,
             },
         }
-        for what, make in _afterwards(
-            made, vae, folder, recipe, train, test, x_test, frames, progress
+        for what, make in afterwards(
+            made.metrics, result.history, vae, folder, recipe, train, test, x_test, frames, progress
         ):
             try:
                 make()
@@ -162,59 +156,6 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         made.metrics["missing"] = made.missing
         _write(folder / "metrics.json", made.metrics)
     return replace(made, out=work.out)
-
-
-def _afterwards(
-    made: Finished,
-    vae: VAE,
-    folder: Path,
-    recipe: Recipe,
-    train: Dataset,
-    test: Dataset,
-    x_test: Tensor,
-    frames: TrainingFilm | None,
-    progress: bool,
-) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Make pictures, metrics and posterior; the failure of one leaves the others."""
-    given = test.covariates
-
-    def evaluation() -> None:
-        made.metrics["test"] = evaluate(
-            vae,
-            rows_once(train, recipe.binarize, recipe.seed),
-            x_test,
-            covariates=test.covariates,
-            num_samples=recipe.num_samples,
-            seed=recipe.seed,
-            progress=progress,
-        )
-
-    def posterior() -> None:
-        some = slice(_POSTERIOR_ROWS)
-        tree = to_datatree(
-            vae,
-            x_test[some],
-            covariates=given if given is None else given[some],
-            labels=None if test.labels is None else test.labels[some],
-            feature_names=test.feature_names,
-            covariate_names=test.covariate_names,
-            history=made.result.history,
-            progress=progress,
-        )
-        write_datatree(tree, folder / "posterior.nc")
-
-    yield "the evaluation", evaluation
-    yield "history.nc", lambda: write_datatree(made.result.history, folder / "history.nc")
-    yield "posterior.nc", posterior
-    for name, draw in {
-        "losses.png": lambda: plot_losses(made.result.history),
-        "reconstructions.png": lambda: plot_reconstructions(vae, x_test, covariates=given),
-        "prior_draws.png": lambda: plot_draws(vae, covariates=given),
-        "latents.png": lambda: plot_latents(vae, x_test, covariates=given, labels=test.labels),
-    }.items():
-        yield name, lambda name=name, draw=draw: draw().savefig(folder / name)  # type: ignore[misc]
-    if frames is not None:
-        yield "training.gif", lambda: frames.save(folder / "training.gif")
 
 
 def _fabric(recipe: Recipe) -> Fabric:
