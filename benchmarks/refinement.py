@@ -67,8 +67,8 @@ Method = Callable[[VAE, Tensor], tuple[LocalPosterior, LocalPosterior]]
 METHODS: dict[str, Method] = {
     "local SVI": local_posterior,
     "natural gradient, 8 steps": lambda vae, x: natural_gradient(vae, x, steps=8),
-    "natural gradient, 12 steps": lambda vae, x: natural_gradient(vae, x, steps=12),
-    "natural gradient, 16 steps": natural_gradient,
+    "natural gradient, 12 steps": natural_gradient,
+    "natural gradient, 16 steps": lambda vae, x: natural_gradient(vae, x, steps=16),
     "natural gradient, 32 steps": lambda vae, x: natural_gradient(vae, x, steps=32),
     "moments of weights, 10 x 100 draws": lambda vae, x: moment_matching(
         vae, x, steps=10, draws=100, effective=20, scales=True

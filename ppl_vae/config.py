@@ -271,7 +271,7 @@ class VAEConfig(BaseModel):
             defaults["hidden"] = DECODERS.get(likelihood, Decoder).hidden or usual
         # Measured: bounded features overfit MNIST's bits less, and are slower to reach the large
         # logits of digits in [0, 1].
-        if network.name in NETWORKS and "activation" in NETWORKS.options(network.name):
+        if network.name == "mlp":
             defaults["activation"] = "tanh" if likelihood == "bernoulli" else "silu"
         for option in network.options:
             defaults.pop(option, None)

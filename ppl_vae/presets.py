@@ -308,15 +308,15 @@ PRESETS: Mapping[str, Preset] = {
         vae={
             "likelihood": "bernoulli",
             "latent_dim": 40,
-            "network": "resnet:channels=(32,64),blocks=2,halved=true",
+            "network": "resnet:channels=(48,96),halved=true",
             "scale": "log_variance",
             "heads": "separate",
             "prior": "flow:transforms=8,hidden=(256,256)",
         },
         fit={
-            "epochs": 96,
+            "epochs": 80,
             "batch_size": 128,
-            "learning_rate": 1e-3,
+            "learning_rate": 2e-3,
             "schedule": "one_cycle",
             "binarize": "dynamic",
             "objective": "beta:beta=1,warmup=0.1",

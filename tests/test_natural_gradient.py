@@ -37,7 +37,7 @@ def wrong(oracle: LinearGaussian, factor: float, shift: float, *, dense: bool = 
 def test_it_finds_the_exact_posterior(factor, shift, within, dense):
     """Its noise vanishes where q is exact, so that there is no error rate to state.
 
-    16 steps leave a scale that was a fifth of the right one some percent too narrow.
+    12 steps leave a scale that was a fifth of the right one some percent too narrow.
     """
     oracle = LinearGaussian.random(16, 64)
     vae, x = wrong(oracle, factor, shift, dense=dense), oracle.rows(50)

@@ -13,12 +13,12 @@ from ..amortized import AmortizedModel
 from .local_normal import PARTICLES, LocalPosterior, better_of, encoded
 
 # Steps that reach most of what local SVI does, and the first and the last of their sizes.
-STEPS = 16
-_FIRST, _LAST = 0.7, 0.05
-# Step t moves precisions by 3 / (t + this): an average whose weights grow with the steps.
-_DELAY = 5.0
+STEPS = 12
+_FIRST, _LAST = 0.8, 0.05
+# Step t moves precisions by 4 / (t + this): an average whose weights grow with the steps.
+_DELAY = 6.0
 # A step is no longer than this many standard deviations.
-_LONGEST = 2.0
+_LONGEST = 3.0
 # What a step leaves of a precision, at least: noise may make one negative.
 _LEAST = 0.25
 
@@ -96,7 +96,7 @@ def natural_gradient(
             # Of log p / q, by noise. A row without a finite slope stays where it is.
             slope = (sd * slope + noise).nan_to_num(0.0, 0.0, 0.0)
             # Of precisions in units of the one there is.
-            change = 3 / (step + _DELAY) * (slope * noise).mean(0)
+            change = 4 / (step + _DELAY) * (slope * noise).mean(0)
             new = sd * (1 - change).clamp(min=_LEAST).rsqrt()
             rho = _FIRST + (_LAST - _FIRST) * step / max(1, steps - 1)
             move = rho * new.square() / sd * slope.mean(0)

@@ -80,7 +80,7 @@ def refine(
     are none, as for mixtures, a normal that starts with the moments of the encoder's draws, and
     ``attrs["family"]`` says so. A row in which that is no better keeps the encoder's draws.
 
-    ``"natural_gradient"`` does nearly the same in 16 steps along the natural gradient, where SVI
+    ``"natural_gradient"`` does nearly the same in 12 steps along the natural gradient, where SVI
     takes hundreds: of MNIST 14 times as many rows a second for 97 % of what SVI gains, and with 12
     steps 21 times for 96 %, by ``benchmarks/refinement.py`` on one thread of a busy Xeon.
     :func:`~ppl_vae.diagnose` refines by it.
