@@ -1,8 +1,8 @@
 """What each part is worth on MNIST in the same time, and how many rows can be believed with it.
 
-All have the network that `ppl-vae fit mnist --binarize dynamic` chooses, 784-500-500-50, and fit for
-the same minutes: how many epochs that is each finds out by its own steps, and its learning rate
-falls to zero by the last. log p(x) is of all test rows, drawn as bits once, by 500 draws of each;
+All have the network that `ppl-vae fit mnist --binarize dynamic` chooses, 784-500-500-50, and fit
+for the same minutes: how many epochs that is each finds out by its own steps, and its learning
+rate falls to zero by the last. log p(x) is of all test rows, drawn as bits once, by 500 draws each;
 gains over the plain VAE are paired by row. Draws understate log p(x) where an encoder is poor. The
 first ``--judged`` of the rows are judged by 2000 draws: as they are, reweighted, or neither.
 

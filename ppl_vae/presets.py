@@ -308,7 +308,7 @@ PRESETS: Mapping[str, Preset] = {
         vae={
             "likelihood": "bernoulli",
             "latent_dim": 40,
-            "network": "resnet:channels=(48,96),halved=true",
+            "network": "resnet:channels=(32,64),halved=true",
             "scale": "log_variance",
             "heads": "separate",
             "prior": "flow:transforms=8,hidden=(256,256)",
