@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", flags=re.DOTALL | re.MULTILI
 DOCUMENTED = re.compile(r"^\.\. (?:auto|py:)\w+:: (\w+)$", flags=re.MULTILINE)
 RUNNING = [name for page, name in zip(PAGES, NAMES, strict=True) if BLOCK.search(page.read_text())]
 # Pages whose blocks take a second or two each at smoke size; the others run with the slow tests.
-QUICK = ["how_to/arviz", "how_to/counts", "how_to/tables", "questions"]
+QUICK = ["how_to/arviz", "how_to/counts", "how_to/tables", "how_to/watching", "questions"]
 # Results of functions, whose examples show them too.
 SHOWN_BY = {"Diagnosis": "diagnose", "FitResult": "fit"}
 

@@ -33,7 +33,7 @@ def test_losses_shows_both_curves(digits):
     (axes,) = plots.plot_losses(history).axes
     labels = [line.get_label() for line in axes.lines]
     assert labels == ["training", "validation", f"weights kept (epoch {history.best_epoch})"]
-    np.testing.assert_array_equal(axes.lines[1].get_ydata(), history.validation_loss)
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), -history.validation_loss)
 
 
 def test_originals_are_the_data(digits):

@@ -136,6 +136,12 @@ def fit(
     precision: Precision = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            help="csv or tensorboard: write losses, bound, rate and speed of each epoch to RUN/log."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print what columns are taken for and the choices; no fit."),
@@ -192,6 +198,7 @@ def fit(
         "device": device,
         "precision": precision,
         "checkpoint_every": checkpoint_every,
+        "log": log,
         "film": film,
     }
     if dry_run:

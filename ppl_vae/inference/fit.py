@@ -25,6 +25,7 @@ from ..rows import Rows
 from .checkpoint import Checkpoints
 from .engine.step import ENGINES, choose_engine
 from .held_out import split
+from .log import Log
 from .loop import Loop, NotFiniteError, default_objective
 from .objectives import RowObjective, objective_of
 from .ranks import Ranks, launched, suitable
@@ -82,6 +83,7 @@ def fit(
     objective: str | Choice | ELBO | None = None,
     engine: str = "auto",
     on_epoch: Callable[[int], None] | None = None,
+    on_metrics: Callable[[dict[str, float]], Any] | None = None,
     fabric: Fabric | None = None,
     seed: int = 0,
     checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -154,6 +156,9 @@ def fit(
         Called with the number of epochs done, before the first step and after each epoch, while
         the VAE has the weights of that moment. What it draws does not change the fit; what it
         raises ends it.
+    on_metrics
+        Called after each epoch with its numbers: ``epoch``, ``train_loss``, ``learning_rate``,
+        ``validation_loss`` and ``bound``, its negative, in nats per row, and ``rows_per_second``.
     fabric
         Where, and in what precision, to run: by default on one device, or by all processes that
         ``torchrun``, ``fabric run`` or ``srun`` started. ``Fabric(devices=4, num_nodes=2)`` of
@@ -163,7 +168,8 @@ def fit(
         batch, such as a batch normalization, sees one process's. The VAE stays on its device.
         With ``precision="bf16-mixed"`` matrix products and convolutions round to bfloat16, while
         parameters, inputs and the optimizer keep theirs. For TensorFloat-32 on a GPU call
-        ``torch.set_float32_matmul_precision("high")`` before.
+        ``torch.set_float32_matmul_precision("high")`` before. Its loggers, as of
+        ``Fabric(loggers=CSVLogger("logs"))``, are told what ``on_metrics`` is.
     seed
         Decides the order of rows, binarization and the guide's draws.
     checkpoint_dir, checkpoint_every, resume
@@ -291,10 +297,13 @@ def fit(
         rows, held_out = rows.to(fabric.device), held_out and held_out.to(fabric.device)
         spent = 0.0
         saved = ranks.made_by_first(kept.load) if resume else None
+        log = Log(fabric.loggers if ranks.first else (), on_metrics, len(rows))
         if saved is not None:
             groups, history, spent = saved
             loop.restore(groups, history)
             bar.resume(loop.epoch * len(rows))
+        else:
+            log.start(settings)
         started = time.perf_counter() - spent
         reason, finite = f"all {epochs} epochs done", True
 
@@ -309,6 +318,7 @@ def fit(
                 try:
                     loop.run_epoch(rows, batch_size, learning_rate, factor, bar)
                     loop.end_epoch(held_out, seed)
+                    log.epoch(loop.history)
                     _call(on_epoch, loop.epoch)
                 except NotFiniteError as failure:
                     reason, finite = str(failure), False
@@ -328,6 +338,7 @@ def fit(
             # Whatever ended the fit, the VAE is whole: an epoch's weights, in the mode it was in.
             vae.load_state_dict(loop.best)
             vae.train(was_training)
+            log.close()
     if not finite:
         warnings.warn(f"the fit stopped early: {reason}", RuntimeWarning, stacklevel=3)
     return result()

@@ -22,7 +22,7 @@ from ..progress import Progress
 from ..rows import Rows
 from .averaging import Average
 from .engine.step import Step
-from .objectives import Elbo, RowObjective
+from .objectives import Elbo, MeanField, RowObjective, StickingTheLanding
 from .schedules import Schedule
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class Loop:
         if isinstance(objective, RowObjective):
             objective.to(fabric.device)
         of_pyro = not isinstance(objective, RowObjective)
+        elbo = isinstance(objective, Trace_ELBO) or type(objective) in _ELBOS
+        self.called = "ELBO" if elbo else "objective"
         loss = Loss(vae, objective, num_rows, weighted=weighted)
         self.step = Step(loss, fabric, of_pyro=of_pyro, **options)
         self.ranks = self.step.ranks
@@ -249,7 +251,7 @@ class Loop:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise NotFiniteError(self._explanation(loss, norm, step, rate))
             total, size = total + loss * rows, size + rows
-        bar.advance(size, f"{values[-1][0]:.2f} nats per row")
+        bar.advance(size, f"{self.called} {-values[-1][0]:.2f} nats per row")
         return total
 
     @torch.no_grad()
@@ -367,4 +369,6 @@ class Loop:
         )
 
 
+# What is maximized by these is the ELBO itself.
+_ELBOS = (Elbo, MeanField, StickingTheLanding)
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

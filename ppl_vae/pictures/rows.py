@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 def plot_losses(history: xr.Dataset) -> Figure:
-    """Training and validation loss by epoch, nats per row.
+    """The ELBO of training and validation rows by epoch, nats per row: minus the losses.
+
+    It has the sign of log p(x), so that the curve rises to about what test rows are given.
+    Under an objective that is no ELBO, such as ``"beta"``, the curve of training is of that.
 
     Parameters
     ----------
@@ -44,7 +47,7 @@ def plot_losses(history: xr.Dataset) -> Figure:
     >>> vae = VAE.from_config(VAEConfig.for_data(x, hidden=(16,)))
     >>> history = fit(vae, x, epochs=5, validation=0.25, progress=False).history
     >>> plot_losses(history).axes[0].get_ylabel()
-    'minus ELBO, nats per row'
+    'ELBO, nats per row'
     """
     figure, axes = one_panel(6.4, 3.6)
     for color, (name, label) in zip(
@@ -53,17 +56,17 @@ def plot_losses(history: xr.Dataset) -> Figure:
         strict=False,
     ):
         if name in history:
-            axes.plot(history.epoch, history[name], color=color, label=label)
+            axes.plot(history.epoch, -history[name], color=color, label=label)
     best = history.attrs["best_epoch"]
     axes.axvline(best, color="0.5", linestyle=":", label=f"weights kept (epoch {best})")
     if len(history.epoch) > 4:
-        losses = np.concatenate(
-            [history[k] for k in ("train_loss", "validation_loss") if k in history]
+        shown = np.concatenate(
+            [-history[k] for k in ("train_loss", "validation_loss") if k in history]
         )
-        # The first epochs' losses would flatten the rest of the curve.
-        low, high = losses.min(), np.quantile(losses, 0.9)
+        # The first epochs would flatten the rest of the curve.
+        low, high = np.quantile(shown, 0.1), shown.max()
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    axes.set(xlabel="epoch", ylabel="minus ELBO, nats per row")
+    axes.set(xlabel="epoch", ylabel="ELBO, nats per row")
     axes.legend(frameon=False)
     return figure
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 __all__ = ["Finished", "make_run"]
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
-from lightning_fabric import Fabric
 
 from .. import __version__
 from ..config import VAEConfig
@@ -22,10 +16,11 @@ from ..pictures.film import TrainingFilm
 from ..rows import Rows
 from ..vae import VAE
 from .afterwards import afterwards
+from .device import fabric_of, tensor_float_32
 from .matching import fingerprints
 from .metrics import finite_json
 from .prepared import prepared
-from .recipe import PRECISIONS, Recipe
+from .recipe import Recipe
 from .unfinished import unfinished
 
 
@@ -81,7 +76,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         tensor_float_32(recipe.precision == "tf32"),
     ):
         folder = work.folder
-        fabric = _fabric(recipe)
+        fabric = fabric_of(recipe, folder)
         ready = prepared(recipe)
         train, test, x_test, config = ready.train, ready.test, ready.x_test, ready.config
         vae = VAE.from_config(config, seed=recipe.seed)
@@ -116,6 +111,8 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             on_epoch=frames,
             **options,
         )
+        for logger in fabric.loggers:
+            logger.finalize("success")
         vae.save(folder / "vae.safetensors")
         settings = {
             "ppl_vae": __version__,
@@ -158,26 +155,5 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
     return replace(made, out=work.out)
 
 
-def _fabric(recipe: Recipe) -> Fabric:
-    if recipe.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is 'cuda', but PyTorch finds no GPU here; pass cpu or auto")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "ppl-vae fit is one process; for several, launch a script that calls fit()"
-        )
-    return Fabric(accelerator=recipe.device, devices=1, precision=PRECISIONS[recipe.precision])
-
-
 def _write(path: Path, value: Any) -> None:
     path.write_text(finite_json(value, indent=2) + "\n")
-
-
-@contextmanager
-def tensor_float_32(allowed: bool) -> Iterator[None]:
-    """Let a GPU take products of single precision in TensorFloat-32, if asked to."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if allowed else before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PRECISIONS", "Recipe"]
+__all__ = ["DEVICES", "LOGS", "PRECISIONS", "Recipe"]
 
 import math
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from ..presets import PRESETS
 # Precisions of matrix products and convolutions, and Fabric's names for them.
 PRECISIONS: Mapping[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 DEVICES = ("auto", "cpu", "cuda")
+LOGS = ("csv", "tensorboard")
 # Enough to choose an epoch by: the mean of so many rows has a standard error below half a nat.
 _VALIDATION_ROWS = 2000
 _FEWEST_DRAWS = 30
@@ -50,6 +51,9 @@ class Recipe:
         The precision of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
     checkpoint_every
         Seconds between two checkpoints, as in :func:`~ppl_vae.fit`; None chooses.
+    log
+        What writes the numbers of each epoch into the run's folder ``log``: ``"csv"`` or
+        ``"tensorboard"``; None writes none but ``history.nc``.
     film
         Draw the training, in about thirty frames. Images only.
     preset
@@ -75,6 +79,7 @@ class Recipe:
     device: str = "auto"
     precision: str = "32"
     checkpoint_every: float | None = None
+    log: str | None = None
     film: bool = False
     preset: str | None = None
 
@@ -119,11 +124,11 @@ class Recipe:
         for name, value, accepted in (
             ("--precision", self.precision, tuple(PRECISIONS)),
             ("--device", self.device, DEVICES),
+            ("--log", self.log, (None, *LOGS)),
         ):
             if value not in accepted:
-                raise ValueError(
-                    f"{name} is {value!r}; accepted are {', '.join(map(repr, accepted))}"
-                )
+                names = ", ".join(map(repr, filter(None, accepted)))
+                raise ValueError(f"{name} is {value!r}; accepted are {names}")
         for name, number in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}; pass at least 1")

@@ -134,7 +134,7 @@ def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:
         f"{float(options['learning_rate']):g}, from seed {int(options['seed'])}. {outcome}; it "
         f"took {float(fit['seconds']):.0f} s at {float(fit['rows_per_second']):,.0f} rows per "
         f"second. The weights are those of epoch {int(fit['best_epoch'])}.</p>"
-        + _picture(folder / "losses.png", "Minus the ELBO by epoch; lower is better.")
+        + _picture(folder / "losses.png", "The ELBO by epoch, in nats per row; higher is better.")
     )
 
 

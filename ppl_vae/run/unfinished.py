@@ -24,6 +24,8 @@ _WRITTEN = (
     *("interpolation.png", "manifold.png", _LOCK),
 )
 _CHECKPOINT = "checkpoint"
+# What loggers of Fabric write.
+_LOGGED = ("log/version_*/metrics.csv", "log/version_*/events.out.tfevents.*")
 
 
 @dataclass
@@ -203,8 +205,12 @@ def _remove(folder: Path, keep: tuple[str, ...] = ()) -> None:
         path.unlink(missing_ok=True)
     for path in folder.glob(".*.writing*"):
         path.unlink(missing_ok=True)
-    with suppress(OSError):
-        checkpoint.rmdir()
+    for pattern in _LOGGED:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    for made in (checkpoint, *folder.glob("log/version_*"), folder / "log"):
+        with suppress(OSError):
+            made.rmdir()
     left = [path.name for path in folder.iterdir() if path.name not in keep]
     if left:
         warnings.warn(
