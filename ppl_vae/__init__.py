@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .amortized import AmortizedModel as AmortizedModel
+    from .anndata import annotate as annotate
     from .components.chain import Chain as Chain
     from .components.decoders import BernoulliDecoder as BernoulliDecoder
     from .components.decoders import BetaDecoder as BetaDecoder
     from .components.decoders import BinomialDecoder as BinomialDecoder
     from .components.decoders import CategoricalDecoder as CategoricalDecoder
     from .components.decoders import ContinuousBernoulliDecoder as ContinuousBernoulliDecoder
+    from .components.decoders import CountsDecoder as CountsDecoder
     from .components.decoders import Decoder as Decoder
     from .components.decoders import DiscretizedLogisticDecoder as DiscretizedLogisticDecoder
     from .components.decoders import (
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from .workflow.aggregate import prior_gap as prior_gap
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
+    from .workflow.denoising import denoise as denoise
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
     from .workflow.disentanglement import disentanglement as disentanglement
@@ -111,6 +114,7 @@ __version__ = "0.1.0"
 # Imported on first use: `import ppl_vae` and `ppl-vae --help` do not wait for torch.
 _HOMES = {
     "amortized": ("AmortizedModel",),
+    "anndata": ("annotate",),
     "components.chain": ("Chain",),
     "components.decoders": (
         "BernoulliDecoder",
@@ -118,6 +122,7 @@ _HOMES = {
         "BinomialDecoder",
         "CategoricalDecoder",
         "ContinuousBernoulliDecoder",
+        "CountsDecoder",
         "Decoder",
         "DiscretizedLogisticDecoder",
         "DiscretizedLogisticMixtureDecoder",
@@ -175,6 +180,7 @@ _HOMES = {
     "workflow.calibration": ("calibrate",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
+    "workflow.denoising": ("denoise",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.disentanglement": ("disentanglement",),
     "workflow.encoding": ("encode",),

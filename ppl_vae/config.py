@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from torch import Tensor, nn
 
 from .column_likelihoods import likelihoods_of, mixes
-from .components.decoders import DECODERS, Decoder, MixedDecoder
+from .components.decoders import DECODERS, CountsDecoder, Decoder, MixedDecoder
+from .components.decoders.counts import if_pixels
 from .components.encoders import ENCODERS, Encoder
-from .components.inputs import TableInputs
+from .components.inputs import Inputs, TableInputs
 from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
@@ -230,6 +231,7 @@ class VAEConfig(BaseModel):
         if beside is not None:
             choices.setdefault("covariate_dim", beside.shape[1])
         kinds = (getattr(x, "columns", None) if hasattr(x, "feature_names") else None) or ()
+        codings = getattr(x, "codings", ()) if beside is not None else ()
         x = in_memory(x)
         check_rows(x)
         if len(x) < 2:
@@ -243,18 +245,19 @@ class VAEConfig(BaseModel):
         elif "likelihood" in choices:
             chosen = Choice.of(choices["likelihood"])
             likelihood, reason = chosen.name, "the caller chose it"
-            known = DECODERS.get(likelihood, Decoder)
-            described = known.describes(x, feature_names) or {}
+            described = DECODERS.get(likelihood, Decoder).describes(x, feature_names) or {}
         else:
             likelihood, described, against = _first_that_describes(x, feature_names)
             held = DECODERS[likelihood].accepts
             if "levels" in described:
                 held = f"intensities on {described['levels']} levels"
             reason = f"the narrowest that fits: the data hold {held}{against}"
-        if likelihood in _COUNTS and x.dtype != torch.uint8 and 100 < _largest(x) <= 255:
-            reason += "; if these are pixels from 0 to 255, pass them as uint8, or divided by 255"
-        elif likelihood in _COUNTS and "likelihood" not in choices and x.dim() > 2:
-            reason += "; if these are pixels, choose likelihood='normal' (--likelihood normal)"
+        known = DECODERS.get(likelihood, Decoder)
+        if issubclass(known, CountsDecoder):
+            reason += if_pixels(x, chosen="likelihood" in choices)
+        given = Choice.of(choices.get("likelihood", likelihood)).options
+        given = {**choices.get("likelihood_options", {}), **given}
+        described = {**described, **known.completed(given, x, codings)}
         network = Choice.of(choices.get("network", "mlp"))
         defaults: dict[str, Any] = {
             "event_shape": event_shape,
@@ -268,7 +271,7 @@ class VAEConfig(BaseModel):
             choices["likelihood_options"] = {**described, **choices.get("likelihood_options", {})}
         if network.name == "mlp":
             usual = (500, 500) if size > 100 else (256, 256)
-            defaults["hidden"] = DECODERS.get(likelihood, Decoder).hidden or usual
+            defaults["hidden"] = known.hidden or usual
         # Measured: bounded features overfit MNIST's bits less, and are slower to reach the large
         # logits of digits in [0, 1].
         if network.name == "mlp":
@@ -299,6 +302,11 @@ class VAEConfig(BaseModel):
         }
         # How many numbers an entry takes is known when the decoder is there.
         decoder = DECODERS.build(self.choice("likelihood"), **given, network=nn.Identity())
+        if decoder.needs_covariates and not self.covariate_dim:
+            raise ValueError(
+                f"{self.choice('likelihood')} takes the library size from the last covariate, and "
+                "covariate_dim is 0; pass context='library' to load_data (--context library)"
+            )
         decoder.network = network.writer(
             self.latent_dim, decoder.raw_shape, covariate_dim=self.covariate_dim
         )
@@ -321,6 +329,9 @@ class VAEConfig(BaseModel):
         )
         if table is not None:
             encoder.inputs = table
+        elif decoder.reads_logs:
+            where = {**self._location(), "event_dim": len(self.event_shape)}
+            encoder.inputs = Inputs(**where, missing=self.missing, logs=True)
         prior = PRIORS.build(self.choice("prior"), **given, encoder=encoder)
         return prior, decoder, encoder
 
@@ -361,13 +372,6 @@ class VAEConfig(BaseModel):
                 )
             where[name] = given.reshape(self.event_shape) if given.dim() else given
         return where
-
-
-_COUNTS = {"negative_binomial", "poisson", "zero_inflated_negative_binomial"}
-
-
-def _largest(x: Tensor) -> float:
-    return x.nan_to_num(nan=0.0).max().item()
 
 
 def _first_that_describes(

@@ -52,7 +52,7 @@ LIKELIHOOD = {
     "bernoulli": "bernoulli",
     "continuous_bernoulli": "continuous_bernoulli",
     "negative_binomial": "negative_binomial",
-    "poisson": "poisson",
+    "poisson": "poisson:library=latent",
     "zero_inflated_negative_binomial": "zero_inflated_negative_binomial",
     "normal": "normal:scale=shared",
     "categorical": "categorical:levels=4",

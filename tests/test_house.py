@@ -21,7 +21,7 @@ FLOORS = (
     ("vae",),
     ("presets",),
     ("inference", "workflow"),
-    ("trees", "sklearn"),
+    ("trees", "sklearn", "anndata"),
     ("pictures",),
     ("run",),
     ("cli",),

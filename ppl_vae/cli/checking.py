@@ -17,6 +17,7 @@ from rich.console import Console
 
 from .conditions import covariates_of
 from .options import (
+    ANNOTATED,
     STORE,
     DataRoot,
     Draws,
@@ -26,6 +27,7 @@ from .options import (
     ImageSize,
     Json,
     Label,
+    Layer,
     Missing,
     Quiet,
     RunFolder,
@@ -157,11 +159,16 @@ def encode(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A netCDF file, or a .zarr store, written chunk by chunk, by several processes "
-            "too, and gone on with where it was stopped; RUN/DATA.nc."
+            help="A netCDF file; a .zarr store, written chunk by chunk, by several processes "
+            "too, and gone on with where it was stopped; or of a .h5ad file a copy with latents "
+            "and verdicts. RUN/DATA.nc."
         ),
     ] = None,
     draws: Annotated[int, typer.Option(help="Posterior draws for each row.")] = 200,
+    denoised: Annotated[
+        str | None,
+        typer.Option(help="Layer of the copy for denoised expression.", metavar="LAYER"),
+    ] = None,
     data_root: DataRoot = None,
     label: Label = None,
     drop: Drop = None,
@@ -169,6 +176,7 @@ def encode(
     missing: Missing = None,
     thousands: Thousands = None,
     unseen: Unseen = "refuse",
+    layer: Layer = None,
     image_size: ImageSize = None,
     seed: Seed = 0,
     force: Force = False,
@@ -181,7 +189,18 @@ def encode(
 
     finished = Run(run)
     vae = finished.vae()
-    out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc", STORE))
+    out = free_file(out or run / f"{Path(data).stem}.nc", force, accepted=(".nc", STORE, ANNOTATED))
+    annotated = Path(data).suffix == ANNOTATED
+    if not annotated and (out.suffix == ANNOTATED or layer is not None):
+        raise ValueError(
+            f"a {ANNOTATED} file is written of another, with its layers, and DATA is {data!r}; "
+            "choose --out with .nc or .zarr, and leave --layer out"
+        )
+    if denoised is not None and out.suffix != ANNOTATED:
+        raise ValueError(f"--denoised is a layer of a {ANNOTATED} file, and --out is {str(out)!r}")
+    if annotated:
+        # A run is of one layer, and its latents are of the same.
+        layer = layer or finished.settings["data"].get("layer")
     options = label, drop, image_size, header, missing, thousands
     given: dict[str, Any]
     # Columns of levels and those beside the rows are read by what the fit remembers of them.
@@ -194,7 +213,7 @@ def encode(
         x: Any = finished.rows_at(data)
         given = {"feature_names": finished.settings.get("features")}
     else:
-        source = source_of(data, data_root, *options)
+        source = source_of(data, data_root, *options, layer=layer)
         kept = {"context": finished.codings, "column": finished.columns, "unseen": unseen}
         rows = load_data(split=None, **{**source, **kept})
         x = finished.rows(rows)
@@ -204,6 +223,23 @@ def encode(
             "feature_names": rows.feature_names,
             "covariate_names": rows.covariate_names,
         }
+    if out.suffix == ANNOTATED:
+        from .annotating import write_annotated
+
+        write_annotated(
+            vae,
+            x,
+            data,
+            out,
+            covariates=given["covariates"],
+            denoised=denoised,
+            num_samples=draws,
+            seed=seed,
+            progress=not quiet,
+        )
+        if not quiet:
+            typer.echo(f"{len(x)} cells with their latents written to {out}")
+        return
     with _gone_on_with(out):
         tree = to_datatree(
             vae,

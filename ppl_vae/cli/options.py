@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "ANNOTATED",
     "STORE",
     "CheckpointEvery",
     "ColumnKinds",
@@ -43,6 +44,7 @@ from typing import Annotated, Any
 import typer
 
 # What a store that is written chunk by chunk is called.
+ANNOTATED = ".h5ad"
 STORE = ".zarr"
 
 Data = Annotated[

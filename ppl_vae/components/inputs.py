@@ -25,6 +25,9 @@ class Inputs(nn.Module):
         Whether rows may hold missing entries (NaN). These are filled with ``center``, and the
         network is given, stacked before the dimensions of a row, the filled entries and the mask
         of what was observed: events of shape ``(2, *event)``.
+    logs
+        Whether the network sees ``log(1 + x)`` of counts, standardized by its moments to first
+        order.
     event_dim
         The number of dimensions of a row; needed with ``missing`` alone.
 
@@ -46,18 +49,25 @@ class Inputs(nn.Module):
         spread: float | Sequence[float] | Tensor = 1.0,
         missing: bool = False,
         event_dim: int = 1,
+        logs: bool = False,
     ) -> None:
         super().__init__()
         self.missing = missing
         self.event_dim = event_dim
+        self.logs = logs
         dtype = torch.get_default_dtype()
         center, spread = torch.as_tensor(center, dtype=dtype), torch.as_tensor(spread, dtype=dtype)
+        if logs:
+            low = center.clamp(min=0.0)
+            center, spread = low.log1p(), spread / (1 + low)
         self.standardizes = bool(center.any() or (spread != 1).any())
         if self.standardizes:
             self.register_buffer("center", center.clone())  # a copy, as the decoder has its own
             self.register_buffer("spread", spread.clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.logs:
+            x = x.log1p()
         if self.standardizes:
             x = (x - self.center) / self.spread
         if not self.missing:
@@ -65,8 +75,14 @@ class Inputs(nn.Module):
         observed = ~x.isnan()
         return torch.stack([x.nan_to_num(nan=0.0), observed.to(x.dtype)], dim=-1 - self.event_dim)
 
+    def back(self, seen: Tensor) -> Tensor:
+        """Rows that the network would see so, of which none is missing."""
+        if self.standardizes:
+            seen = self.center + self.spread * seen
+        return seen.clamp(min=0.0).expm1() if self.logs else seen
+
     def extra_repr(self) -> str:
-        return f"standardizes={self.standardizes}, missing={self.missing}"
+        return f"standardizes={self.standardizes}, missing={self.missing}, logs={self.logs}"
 
 
 class TableInputs(nn.Module):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .coding import LIBRARY
 from .dataset import Dataset, abbreviated, checked
 from .lines import MISSING
 from .numerals import labels_of, texts_or_numbers
@@ -85,7 +86,9 @@ def _dataset(
         raise ValueError(f"{called} has {what}; {has}")
     values = _dense(matrix, called)
     names = [str(name) for name in genes]
-    columns = [name for name in (reading.label, *reading.beside) if name is not None]
+    # A library size that is no column is the total of a row.
+    context = [name for name in reading.beside if name != LIBRARY or name in obs.columns]
+    columns = [name for name in (reading.label, *context) if name is not None]
     for name in columns:
         if name not in obs.columns:
             raise ValueError(
@@ -94,7 +97,7 @@ def _dataset(
             )
     markers = [*sorted(MISSING), *reading.marks]
     # Texts of obs become categories when an AnnData is written, and are such before.
-    kept = {name: obs[name] for name in reading.beside}
+    kept = {name: obs[name] for name in context}
     kept = {n: c if c.dtype.kind in "biuf" else c.astype("category") for n, c in kept.items()}
     beside = {name: texts_or_numbers(column, None, markers) for name, column in kept.items()}
     layer = "" if reading.layer is None else f", layer {reading.layer}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Coding"]
+__all__ = ["LIBRARY", "Coding"]
 
 from dataclasses import dataclass
 
 import numpy as np
 
+# The covariate whose logarithm counts are relative to: the library size of a cell.
+LIBRARY = "library"
 # Levels of a column of text that are accepted; more are rather names of rows.
 _MOST_LEVELS = 1000
 
@@ -26,6 +28,9 @@ class Coding:
     center, spread
         What is subtracted from numbers, and what they are divided by: mean and standard deviation
         of the rows that the coding was made from.
+    log
+        Whether the logarithm of numbers is taken before, as of library sizes, the column
+        ``"library"``.
 
     Examples
     --------
@@ -40,6 +45,7 @@ class Coding:
     levels: tuple[str, ...] = ()
     center: float = 0.0
     spread: float = 1.0
+    log: bool = False
 
     @classmethod
     def of(cls, name: str, values: np.ndarray, source: str) -> Coding:
@@ -58,7 +64,9 @@ class Coding:
                 "can depend on it; leave it out"
             )
         if values.dtype.kind not in "US":
-            return cls(name, (), float(values.mean()), float(values.std()))
+            log = name == LIBRARY
+            values = _logarithms(name, values, source) if log else values
+            return cls(name, (), float(values.mean()), float(values.std()), log)
         if len(different) > min(_MOST_LEVELS, max(2, len(values) // 2)):
             raise ValueError(
                 f"context {name!r} of {source} has {len(different)} different texts in "
@@ -86,6 +94,8 @@ class Coding:
             raise ValueError(
                 f"context {self.name!r} of {source} holds {kinds[1]}, where the fit had {kinds[0]}"
             )
+        if self.log:
+            values = _logarithms(self.name, values, source)
         if not self.levels:
             return ((values.astype(np.float64) - self.center) / self.spread)[:, None]
         unknown = ~np.isin(values, self.levels)
@@ -96,6 +106,18 @@ class Coding:
                 f"the fit had not: it had {', '.join(map(repr, self.levels[:20]))}"
             )
         return (values[:, None] == np.array(self.levels)).astype(np.float64)
+
+
+def _logarithms(name: str, values: np.ndarray, source: str) -> np.ndarray:
+    """Logarithms of numbers ``(row,)``, all of which have to be positive."""
+    low = values <= 0
+    if low.any():
+        row = int(low.argmax())
+        raise ValueError(
+            f"context {name!r} of {source} is {values[row]:g} in row {row}, but library sizes are "
+            "positive numbers; correct it, or leave the row out"
+        )
+    return np.log(values.astype(np.float64))
 
 
 def _refuse_missing(name: str, values: np.ndarray, source: str) -> None:

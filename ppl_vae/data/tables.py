@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .coding import LIBRARY
 from .columns import coded_column, kinds_of, told_of
 from .dataset import Dataset, abbreviated, checked
 from .kinds import ColumnKind
@@ -70,7 +71,11 @@ def chosen(names: list[str], reading: Reading, source: str, *, index: bool = Fal
     labeled = None if label is None else _column(label, names, "label", source)
     if labeled is not None and labeled in removed:
         raise ValueError(f"label={label!r} is also in drop=; it is not modeled in any case")
-    besides = {name: _column(name, names, "context", source) for name in reading.beside}
+    besides = {
+        name: _column(name, names, "context", source)
+        for name in reading.beside
+        if name != LIBRARY or name in names  # else the total of a row
+    }
     for name, column in besides.items():
         if column in removed:
             raise ValueError(f"context={name!r} is also in drop=; it is not modeled in any case")

@@ -19,6 +19,7 @@ from .conformal import hidden_entries, margins
 from .khat import khat, reliable_khat
 from .latents import density, draw
 from .posterior import evaluating
+from .resampling import resampled
 from .sampling import stage_seed
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def _impute(
     with evaluating(vae, seed), Progress(len(rows), "impute", show=progress) as bar:
         for chunk, batch in some.chunks(size, vae.like):
             z, log_weight = _weighted(vae, batch, num_samples)
-            drawn, means = vae.complete(_resampled(z, log_weight), *batch)
+            drawn, means = vae.complete(resampled(z, log_weight), *batch)
             k = khat(log_weight)
             share = log_weight.double().softmax(0)
             summary = _summary(batch.x, drawn, means, level)
@@ -312,17 +313,6 @@ def _weighted(vae: AmortizedModel, batch: Batch, num_samples: int) -> tuple[Tens
         # A model of what is missing has something to say of these rows too.
         log_weight = torch.where(empty, vae.log_likelihood(z, *batch), log_weight)
     return z, log_weight
-
-
-def _resampled(z: Tensor, log_weight: Tensor) -> Tensor:
-    """As many latents of each row, ``(draw, row, latent)``, of equal weights, in their order."""
-    share = log_weight.double().softmax(0).T.contiguous()  # (row, draw)
-    share = share.masked_fill(~share.isfinite().all(1, keepdim=True), 1 / len(z))
-    reached = share.cumsum(1)
-    start = torch.rand(len(share), 1, dtype=share.dtype, device=share.device)
-    points = (start + torch.arange(len(z), device=share.device)) / len(z)
-    index = torch.searchsorted(reached, points * reached[:, -1:]).clamp(max=len(z) - 1)
-    return z.gather(0, index.T[..., None].expand_as(z))
 
 
 def _spaced(size: int, number: int) -> Tensor:

@@ -9,6 +9,7 @@ __all__ = [
     "BinomialDecoder",
     "CategoricalDecoder",
     "ContinuousBernoulliDecoder",
+    "CountsDecoder",
     "Decoder",
     "DiscretizedLogisticDecoder",
     "DiscretizedLogisticMixtureDecoder",
@@ -27,6 +28,7 @@ __all__ = [
 # isort: off
 from .bernoulli import BernoulliDecoder, ContinuousBernoulliDecoder
 from .counts import (
+    CountsDecoder,
     NegativeBinomialDecoder,
     PoissonDecoder,
     ZeroInflatedNegativeBinomialDecoder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["DECODERS", "Decoder", "located", "observed_values", "varying"]
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -72,6 +72,7 @@ class Decoder(nn.Module, abc.ABC):
     outputs: int = 1
     hidden: ClassVar[tuple[int, ...] | None] = None
     needs_missing: bool = False
+    needs_covariates: bool = False
     center: Tensor
     spread: Tensor
 
@@ -108,6 +109,16 @@ class Decoder(nn.Module, abc.ABC):
         return located(x)
 
     @classmethod
+    def completed(
+        cls, options: Mapping[str, Any], x: Tensor, codings: Sequence[Any] = ()
+    ) -> dict[str, Any]:
+        """What a choice with these options needs to know of rows ``x``, and of their covariates.
+
+        ``codings`` says how each column of covariates became numbers, where that is known.
+        """
+        return {}
+
+    @classmethod
     def unsuitable(cls, x: Tensor, feature_names: Sequence[str] | None = None) -> str | None:
         """Why :meth:`VAEConfig.for_data` should not choose a likelihood that it could, in words.
 
@@ -120,6 +131,11 @@ class Decoder(nn.Module, abc.ABC):
     def raw_shape(self) -> tuple[int, ...]:
         """What a network returns for a row has this shape, with ``outputs`` last if above 1."""
         return (*self.event_shape, self.outputs) if self.outputs > 1 else self.event_shape
+
+    @property
+    def reads_logs(self) -> bool:
+        """Whether an encoder of such rows had better read log(1 + x)."""
+        return False
 
     @abc.abstractmethod
     def likelihood(self, raw: Tensor) -> TorchDistributionMixin:
@@ -137,14 +153,18 @@ class Decoder(nn.Module, abc.ABC):
         Entries where ``observed`` is false, ``(*batch, *event)`` or fewer batch dimensions, are
         left out of its log-probability.
         """
+        entries = self.likelihood(self.raw_at(z, covariates))
+        if observed is not None:
+            entries = self.leave_out(entries, observed)
+        return entries.to_event(len(self.event_shape))
+
+    def raw_at(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """What the network returns for latents, ``(*batch, *raw_shape)``."""
         raw = called(self.network, z, covariates, event_dim=1)
         batch = z.shape[:-1]
         if covariates is not None:
             batch = torch.broadcast_shapes(batch, covariates.shape[:-1])
-        entries = self.likelihood(raw.reshape(*batch, *self.raw_shape))
-        if observed is not None:
-            entries = self.leave_out(entries, observed)
-        return entries.to_event(len(self.event_shape))
+        return raw.reshape(*batch, *self.raw_shape)
 
     def leave_out(
         self, entries: TorchDistributionMixin, observed: Tensor

@@ -181,7 +181,8 @@ class MixedDecoder(Decoder):
                 center=self.center[place] if self.center.dim() else self.center,
                 spread=self.spread[place] if self.spread.dim() else self.spread,
             )
-            if group.needs_missing or isinstance(group, MixedDecoder):
+            of_rows = group.needs_missing or getattr(group, "library", None)
+            if of_rows or isinstance(group, MixedDecoder):
                 raise ValueError(
                     f"column {place[0]} is to have the likelihood {chosen!r}, which is not of "
                     "single cells; choose another for it"

@@ -84,7 +84,5 @@ class VampPrior(Prior):
             # Codes are whole numbers, along which there is no gradient, but not their features.
             posteriors = self.encoder.posterior(self.encoder.read(x))
         else:
-            if inputs.standardizes:
-                x = inputs.center + inputs.spread * x
-            posteriors = self.encoder(x)
+            posteriors = self.encoder(inputs.back(x))
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), posteriors)
