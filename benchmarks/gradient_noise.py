@@ -114,7 +114,7 @@ def digits() -> tuple[VAE, Tensor, Callable[[VAE, Tensor], Tensor]]:
     fit(vae, x, epochs=20, progress=False)
 
     def nearly_exact(vae: VAE, x: Tensor) -> Tensor:
-        parts = [estimate(vae, x, matched(8, len(x), 8)) for _ in range(64)]
+        parts = [estimate(vae, x, matched(32, len(x), 8)) for _ in range(16)]
         return torch.stack(parts).mean(0)
 
     return vae, x, nearly_exact
@@ -135,23 +135,28 @@ def main() -> None:
         length = whole.square().sum()
         latents = vae.latent_dim
         print(f"\n{name}: {_PAIRS} pairs of a row and a draw in each step")
-        print(f"{'noise':32}{'draws':>6}{'rows':>6}{'same rows':>12}{'rows drawn too':>16}")
+        print(f"{'noise':32}{'draws':>6}{'rows':>6}{'same rows':>18}{'rows drawn too':>20}")
         for way, (noise, sizes) in WAYS.items():
             for draws in sizes:
                 rows = _PAIRS // draws
-                same, both = 0.0, 0.0
-                few = x[torch.randperm(len(x))[:rows]]
-                target = exact(vae, few)
+                distances = []
                 for _ in range(options.repeats):
+                    few = x[torch.randperm(len(x))[:rows]]
                     found = estimate(vae, few, noise(draws, rows, latents))
-                    same += float((found - target).square().sum() / length) / options.repeats
-                    picked = x[torch.randperm(len(x))[:rows]]
-                    found = estimate(vae, picked, noise(draws, rows, latents))
-                    both += float((found - whole).square().sum() / length) / options.repeats
-                print(f"{way:32}{draws:6}{rows:6}{same:12.3f}{both:16.3f}")
+                    distances.append(
+                        [(found - to).square().sum() / length for to in (exact(vae, few), whole)]
+                    )
+                each = torch.tensor(distances)
+                means, errors = each.mean(0), each.std(0) / options.repeats**0.5
+                print(
+                    f"{way:32}{draws:6}{rows:6}{means[0]:11.3f} +- {errors[0]:.3f}"
+                    f"{means[1]:13.3f} +- {errors[1]:.3f}",
+                    flush=True,
+                )
                 table.append(
                     {"vae": name, "noise": way, "draws": draws, "rows": rows}
-                    | {"same_rows": same, "rows_drawn": both}
+                    | {"same_rows": means[0].item(), "same_rows_error": errors[0].item()}
+                    | {"rows_drawn": means[1].item(), "rows_drawn_error": errors[1].item()}
                 )
     if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n")
