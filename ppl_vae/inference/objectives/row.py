@@ -172,7 +172,7 @@ class RowObjective(ELBO, abc.ABC):
             If a site is in no plate, or not all are in the same, or a latent is not
             reparameterized.
         """
-        guided = poutine.trace(self._vectorized(guide)).get_trace(*args, **kwargs)
+        guided = poutine.trace(self._drawn(guide)).get_trace(*args, **kwargs)
         modeled = poutine.trace(poutine.replay(self._vectorized(model), trace=guided)).get_trace(
             *args, **kwargs
         )
@@ -226,6 +226,10 @@ class RowObjective(ELBO, abc.ABC):
         if self.num_particles == 1:
             return program
         return plate("_particles", self.num_particles, dim=-2)(program)
+
+    def _drawn(self, guide: Callable[..., Any]) -> Callable[..., Any]:
+        """The guide, with all particles at once."""
+        return self._vectorized(guide)
 
     def _get_trace(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError  # Pyro's own way to make traces, which is not used here
