@@ -125,9 +125,12 @@ def sample(
                 progress=not quiet,
             )
     elif out.suffix == ".png":
-        names = finished.settings.get("features")
         figure = plot_draws(
-            vae, covariates=given, num_rows=num_samples, feature_names=names, seed=seed
+            vae,
+            covariates=given,
+            num_rows=num_samples,
+            feature_names=finished.settings.get("features"),
+            seed=seed,
         )
         with written_whole(out) as temporary:
             figure.savefig(temporary)

@@ -13,7 +13,7 @@ from ..components.registry import Choice
 from ..isolation import seeded
 
 if TYPE_CHECKING:
-    from lightning_fabric.loggers import Logger
+    from lightning_fabric.loggers.logger import Logger
 
 
 class Log:

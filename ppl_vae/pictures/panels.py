@@ -152,6 +152,7 @@ def name_features(axis: Axis, names: Sequence[str] | None, size: int) -> None:
     ValueError
         If there are not as many names as features.
     """
+    from matplotlib.axis import XAxis
     from matplotlib.ticker import MaxNLocator
 
     if names is not None and len(names) != size:
@@ -165,7 +166,7 @@ def name_features(axis: Axis, names: Sequence[str] | None, size: int) -> None:
     shown = [
         plain(name if len(name) < 24 else f"{name[:22]}\N{HORIZONTAL ELLIPSIS}") for name in names
     ]
-    axis.set_ticks(range(size), shown, rotation=90 if axis.axis_name == "x" else 0, fontsize=8)
+    axis.set_ticks(range(size), shown, rotation=90 if isinstance(axis, XAxis) else 0, fontsize=8)
 
 
 def table_panels(

@@ -28,7 +28,7 @@ class Mirrored(Messenger):
     Particles are the first dimension of a draw.
     """
 
-    def _pyro_sample(self, msg: Message) -> None:
+    def _pyro_sample(self, msg: Message[..., Any]) -> None:
         if msg["is_observed"] or msg["done"] or site_is_subsample(msg):
             return
         q: Any = msg["fn"]
