@@ -10,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.contrib.autoname import scope
 from pyro.infer import SVI, Trace_ELBO, autoguide, config_enumerate
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.plate_messenger import block_plate
@@ -471,6 +472,15 @@ def in_a_draw():
         pyro.sample("a", dist.Normal(0.0, 1.0))
 
 
+def called_chain():
+    pyro.sample("chain", dist.Normal(0.0, 1.0))
+
+
+def called_alike():
+    for name in ("a/b", "a.b"):
+        pyro.sample(name, dist.Normal(0.0, 1.0))
+
+
 def all_known():
     pyro.sample("a", dist.Normal(0.0, 1.0), obs=torch.tensor(0.0))
 
@@ -488,6 +498,8 @@ Y = (torch.ones(3),)
         (all_known, lambda: None, {}, "draws nothing"),
         (improper, at_zero, {}, "prior cannot be drawn from.*leave 'prior'"),
         (in_a_draw, None, {}, "rename the plate"),
+        (called_chain, called_chain, {}, "a site called 'chain'.*rename the site"),
+        (called_alike, called_alike, {}, "'a/b' and 'a.b', which a DataTree would both call 'a.b'"),
         (eight_schools, None, {"groups": ["posteriors"]}, r"groups has \['posteriors'\]; accepted"),
         (eight_schools, None, {"num_samples": 0}, "num_samples is 0"),
         (eight_schools, None, {"chunk_draws": 0}, "chunk_draws is 0"),
@@ -528,3 +540,28 @@ def test_only_local_latents_have_no_leave_one_out(oracle):
     )
     assert "caution" not in tree.log_likelihood.attrs
     assert "not of the posterior" in tree.posterior.attrs["caution"]
+
+
+def test_names_with_a_slash_are_read(tmp_path):
+    def model(y):
+        with scope(prefix="left"):
+            mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("left/row", len(y)):
+            z = pyro.sample("z", dist.Normal(mu, 1.0))
+            pyro.sample("of/y", dist.Normal(z, 1.0), obs=y)
+
+    def guide(y):
+        pyro.sample("left/mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("left/row", len(y)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    options = {"model_args": (torch.ones(3),), "num_samples": 5}
+    tree = from_pyro_svi(
+        model, guide, coords={"left/row": list("abc")}, dims={"of/y": ["it/em"]}, **options
+    )
+    write_datatree(tree, tmp_path / "tree.nc")
+    assert list(tree.posterior.data_vars) == ["left.mu", "z"]
+    assert tree.posterior.z.dims == ("chain", "draw", "left.row")
+    assert tree.posterior["left.row"].values.tolist() == ["a", "b", "c"]
+    assert tree.observed_data["of.y"].dims == ("it.em",)
+    assert tree.log_likelihood["of.y"].shape == (1, 5, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["checked_coords", "dataset", "site_dims"]
+__all__ = ["checked_coords", "dataset", "site_dims", "variables"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,46 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
+# Dimensions of every group, which ArviZ calls so.
+_SAMPLED = ("chain", "draw")
+
+
+def variables(p: Program) -> dict[str, str]:
+    """What each site and plate of a program is called in a DataTree: "." stands for "/".
+
+    Raises
+    ------
+    ValueError
+        If one cannot be called so, or two would be called alike.
+    """
+    plates = {name: None for site in p.sites.values() for name in plates_of(site)}
+    shown: dict[str, str] = {}
+    for name in [*p.sites, *plates]:
+        what = "plate" if name in plates else "site"
+        if name in _SAMPLED:
+            raise ValueError(
+                f"the model has a {what} called {name!r}, which is what ArviZ calls a dimension of "
+                f"its own; rename the {what}"
+            )
+        if not name or "\0" in name:
+            raise ValueError(
+                f"the model has a {what} called {name!r}, which nothing in a DataTree can be "
+                f"called; rename the {what}"
+            )
+        alike = next((other for other in shown if shown[other] == _shown(name)), name)
+        if alike != name:
+            raise ValueError(
+                f"the model has {alike!r} and {name!r}, which a DataTree would both call "
+                f"{_shown(name)!r}, as '/' stands between its groups; rename one of them"
+            )
+        shown[name] = _shown(name)
+    return shown
+
+
+def _shown(name: str) -> str:
+    return name.replace("/", ".")
+
+
 def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     unknown = sorted(dims.keys() - p.sites.keys())
     if unknown:
@@ -27,11 +67,6 @@ def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[s
     names: dict[str, list[str]] = {}
     for name, site in p.sites.items():
         frames, shape = plates_of(site), site["value"].shape
-        if not frames.keys().isdisjoint({"chain", "draw"}):
-            raise ValueError(
-                "the model has a plate called 'chain' or 'draw', which is what ArviZ calls its own "
-                "dimensions; rename the plate"
-            )
         axes = dict.fromkeys(range(len(shape)), "")
         axes |= {dim: plate for plate, dim in _batch_axes(site, frames, shape).items()}
         given = list(dims.get(name, ()))
@@ -43,7 +78,7 @@ def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[s
             )
         given = given or [f"{name}_dim_{i}" for i in range(len(free))]
         axes |= dict(zip(free if len(given) == len(free) else axes, given, strict=True))
-        names[name] = list(axes.values())
+        names[name] = [_shown(axis) for axis in axes.values()]
     return names
 
 
@@ -75,6 +110,7 @@ def checked_coords(
         for name, array in arrays.items()
         for dim, size in zip(reversed(dims[group][name]), reversed(array.shape), strict=False)
     }
+    coords = {_shown(dim): labels for dim, labels in coords.items()}
     for dim, labels in coords.items():
         if dim not in sizes:
             raise ValueError(f"coords has {dim!r}; the dimensions are {', '.join(sizes)}")
@@ -82,7 +118,7 @@ def checked_coords(
             raise ValueError(
                 f"coords[{dim!r}] has {len(labels)} labels, but {dim} is of size {sizes[dim]}"
             )
-    return dict(coords)
+    return coords
 
 
 def dataset(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..isolation import seeded
 from ..progress import Progress
-from .names import checked_coords, dataset, site_dims
+from .names import checked_coords, dataset, site_dims, variables
 from .pair import Pair
 from .sites import is_random, kept_entries
 from .traced import Program
@@ -121,13 +121,15 @@ def from_pyro_svi(
         If model and guide do not have the same latent sites, one that Pyro would enumerate
         included; if a plate is subsampled, a site scaled, an observed site reparameterized, or a
         latent masked that something else depends on or that the guide draws together with others,
-        so that weights would be of another model; or if an option is not accepted.
+        so that weights would be of another model; if a site or plate is called as ArviZ's own
+        dimensions are; or if an option is not accepted.
 
     Notes
     -----
     Entries that a mask takes out of the model's density, as ``obs_mask`` and ``poutine.mask`` do,
     are NaN in ``posterior``, ``log_likelihood`` and ``observed_data``, and count in no weight.
     Sites that ``poutine.reparam`` computes from others are in ``posterior`` beside these.
+    A DataTree keeps "/" for its groups: ``scope``'s site "left/z" is the variable "left.z".
 
     Latents that the guide fixes at one point, as ``AutoDelta`` does, have no density: a warning
     names them, the attribute ``point_estimates`` of ``sample_stats`` too, and the weights judge
@@ -166,7 +168,8 @@ def from_pyro_svi(
         q = Program("guide", lambda: guide(*model_args, **kwargs), parallel)
         p = Program("model", lambda: model(*model_args, **kwargs), parallel, q.first)
         pair = Pair(p, q)
-        names = site_dims(p, dims or {})
+        shown = variables(p)
+        axes = site_dims(p, dims or {})
         drawn = _draw(pair, num_samples, groups, chunk_draws, progress)
 
     stats, points = drawn["sample_stats"], pair.point_estimates(drawn["posterior"])
@@ -174,11 +177,16 @@ def from_pyro_svi(
         del stats["log_q"], stats["log_weight"]
     if losses is not None:
         drawn["fit_history"] = {"loss": np.array([float(loss) for loss in losses])}
-    batches = {name: names[name][: len(p.sites[name]["fn"].batch_shape)] for name in p.observed}
+    drawn = {
+        group: {shown.get(name, name): values for name, values in arrays.items()}
+        for group, arrays in drawn.items()
+    }
+    names = {shown[site]: axes[site] for site in axes}
+    batches = {shown[n]: axes[n][: len(p.sites[n]["fn"].batch_shape)] for n in p.observed}
     dims_of: dict[str, Mapping[str, list[str]]] = {
         **dict.fromkeys(_GROUPS, names),
         "log_likelihood": batches,
-        "sample_stats": dict.fromkeys(stats, pair.plates),
+        "sample_stats": dict.fromkeys(stats, [shown[plate] for plate in pair.plates]),
         "fit_history": {"loss": ["step"]},
     }
     labels = checked_coords(coords or {}, drawn, dims_of)
