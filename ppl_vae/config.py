@@ -281,7 +281,7 @@ class VAEConfig(BaseModel):
         for option in choices.get("network_options", {}):
             defaults.pop(option, None)
         if choices.get("center") == "feature":
-            choices["center"] = to_float(x).flatten(1).nanmean(0).tolist()
+            choices["center"] = to_float(x).flatten(1).double().nanmean(0).tolist()
         return cls(**{**defaults, **choices})
 
     def parts(self) -> tuple[Prior, Decoder, Encoder]:

@@ -873,10 +873,69 @@ def test_truncated_image_is_named(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
-def test_sixteen_bit_image_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((4, 6), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png has pixels of mode I;16; convert it to 8 bits"):
-        load_data(tmp_path)
+def deep(size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 65_536, (size, 6, 4), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_images_of_16_bits_are_intensities_of_65535(
+    tmp_path: Path, suffix: str, byte_order: str
+) -> None:
+    pixels = deep(3)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image.astype(f"{byte_order}u2")).save(tmp_path / f"{i}{suffix}")
+    x = load_data(tmp_path, None).x
+    assert x.dtype == torch.float32
+    np.testing.assert_array_equal(np.rint(x.double().numpy() * 65_535), pixels)
+    assert VAEConfig.for_data(x).likelihood == "continuous_bernoulli"
+    assert load_data(tmp_path, None, image_size=2).x.shape == (3, 2, 2)
+
+
+def test_frames_of_16_bits(tmp_path: Path) -> None:
+    first, *others = map(Image.fromarray, deep(5))
+    first.save(tmp_path / "a.tif", save_all=True, append_images=others)
+    x = load_data(tmp_path / "a.tif", None).x
+    np.testing.assert_array_equal(np.rint(x.double().numpy() * 65_535), deep(5))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_images_of_8_and_16_bits_are_in_one_unit(tmp_path: Path, order: tuple[int, ...]) -> None:
+    bytewise = np.random.default_rng(1).integers(0, 256, (6, 4), dtype=np.uint8)
+    color = np.repeat(bytewise[..., None], 3, -1)
+    for i, image in zip(order, (bytewise, bytewise.astype(np.uint16) * 257, color), strict=True):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    x = load_data(tmp_path, None).x
+    expected = torch.from_numpy(bytewise).float().div(255).expand(3, 3, 6, 4)
+    torch.testing.assert_close(x, expected)
+
+
+def test_images_of_12_bits_are_said_to_be_dark(tmp_path: Path) -> None:
+    Image.fromarray(deep(1)[0] // 16).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"within 0 and 0\.059.*--likelihood normal"):
+        load_data(tmp_path, None)
+
+
+def test_images_of_real_numbers_are_kept(tmp_path: Path) -> None:
+    heights = np.random.default_rng(0).normal(0, 1e3, (6, 4)).astype(np.float32)
+    heights[0, 0] = np.nan
+    Image.fromarray(heights).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(load_data(tmp_path, None).x[0], heights)
+    Image.fromarray(deep(1)[0]).save(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match=r"a\.tif holds real numbers, and .*b\.tif intensities"):
+        load_data(tmp_path, None)
+
+
+def test_infinite_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 4), np.inf, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="24 infinite entries"):
+        load_data(tmp_path, None)
+
+
+def test_images_of_32_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 4), 70_000, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif has pixels of 32 bits .*save it with 8 or 16"):
+        load_data(tmp_path, None)
 
 
 def test_folder_without_images(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ Header = Annotated[
 ]
 Missing = Annotated[
     list[str] | None,
-    typer.Option(help="What else marks a missing cell of a table, such as -999.", metavar="TEXT"),
+    typer.Option(help="What else marks a missing cell or entry, such as -999.", metavar="TEXT"),
 ]
 Thousands = Annotated[
     str | None,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset, Split, channels_first, checked
+from .marks import unmarked, warn_of_marks
 from .precision import in_single_precision, merged_by_double
 
 ARRAYS = (".npy", ".npz")
@@ -22,10 +23,13 @@ _DSPRITES = ("color", "shape", "scale", "orientation", "x", "y")
 _MOST_ENTRIES = 2**30
 
 
-def read_array(path: Path, context: Sequence[str] = ()) -> dict[Split, Dataset]:
+def read_array(
+    path: Path, context: Sequence[str] = (), marks: Sequence[str] = ()
+) -> dict[Split, Dataset]:
     """Read train and test rows where the file splits them, else all rows, under None.
 
-    ``context`` names arrays to read beside the rows.
+    ``context`` names arrays to read beside the rows, and ``marks`` are numbers that stand for
+    missing entries.
 
     Raises
     ------
@@ -34,11 +38,17 @@ def read_array(path: Path, context: Sequence[str] = ()) -> dict[Split, Dataset]:
         or infinite values.
     """
     arrays = _load(path)
+    arrays |= {n: unmarked(arrays[n], marks, f"{n} in {path}") for n in context if n in arrays}
     keys = {key.lower(): key for key in arrays}
     if {"x_train", "x_test"} <= keys.keys():
         train, test = (
             _dataset(
-                arrays[keys[f"x_{part}"]], arrays, keys.get(f"y_{part}", ""), path, context, part
+                unmarked(arrays[keys[f"x_{part}"]], marks, str(path)),
+                arrays,
+                keys.get(f"y_{part}", ""),
+                path,
+                context,
+                part,
             )
             for part in ("train", "test")
         )
@@ -48,7 +58,10 @@ def read_array(path: Path, context: Sequence[str] = ()) -> dict[Split, Dataset]:
                 f"{path} has rows of {shapes[0]} in x_train, but of {shapes[1]} in x_test; save "
                 "both with one shape and dtype"
             )
-        return {"train": checked(train), "test": checked(test, partly=True)}
+        return {
+            "train": warn_of_marks(checked(train)),
+            "test": warn_of_marks(checked(test, partly=True)),
+        }
     if {"data", "indices", "indptr", "shape"} <= arrays.keys():
         rows = _dense(arrays, path)
     else:
@@ -63,7 +76,9 @@ def read_array(path: Path, context: Sequence[str] = ()) -> dict[Split, Dataset]:
                 "the name x, or two, under x_train and x_test"
             )
         rows = arrays[found[0]]
-    return {None: checked(_dataset(rows, arrays, "y labels label targets", path, context))}
+    rows = unmarked(rows, marks, str(path))
+    data = _dataset(rows, arrays, "y labels label targets", path, context)
+    return {None: warn_of_marks(checked(data))}
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from .annotated import is_annotated, read_annotated
 from .columns import told_of
 from .dataset import Dataset, abbreviated, checked
 from .lines import MISSING
+from .marks import warn_of_marks
 from .numerals import labels_of, numbers_of, texts_or_numbers
 from .precision import in_single_precision
 from .reading import Reading
@@ -87,7 +88,7 @@ def read_frame(source: Any, reading: Reading, called: str, *, partly: bool = Fal
         context=beside or None,
         columns=kinds,
     )
-    return checked(data, partly=partly)
+    return checked(data, partly=True) if partly else warn_of_marks(checked(data))
 
 
 def coded_frame(x: Any) -> Any:

@@ -14,6 +14,7 @@ __all__ = [
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Split, channels_first, resized
+from .dataset import Dataset, Split, channels_first, checked, resized
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -48,6 +49,8 @@ _ROLES = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
 }
+# White of 16 bits, and the part of it that cameras of 12 bits reach.
+_DEEP, _DARK = 65_535, 4096 / 65_535
 _EXTRA_ARGUMENTS = {"EMNIST": {"split": "balanced"}, "CelebA": {"target_type": "identity"}}
 
 
@@ -203,7 +206,9 @@ def read_stack(path: Path, image_size: int | None) -> Dataset:
     """Read every frame of an image file, such as a TIFF of many pages or an animated GIF."""
     frames = _frames(path)
     x = _stack(_open_images([path]), frames, image_size)
-    return Dataset(path.stem, x, None, None, f"{frames} frame{'s'[: frames > 1]} in {path}")
+    return checked(
+        Dataset(path.stem, x, None, None, f"{frames} frame{'s'[: frames > 1]} in {path}")
+    )
 
 
 def read_folder(folder: Path, image_size: int | None) -> Dataset:
@@ -228,7 +233,7 @@ def read_folder(folder: Path, image_size: int | None) -> Dataset:
     source = f"{len(files)} images in {folder}"
     if sum(frames) > len(files):
         source = f"{sum(frames)} frames of {source}"
-    return Dataset(folder.resolve().name, x, labels, None, source)
+    return checked(Dataset(folder.resolve().name, x, labels, None, source))
 
 
 def _pairs(images: Any, labels: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -269,29 +274,72 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _stack(images: Iterable[tuple[str, Any]], size: int, image_size: int | None) -> Tensor:
-    """Stack PIL images: (row, H, W) if all are gray, else (row, 3, H, W); alpha is dropped."""
-    from torchvision.transforms import functional
+    """Stack PIL images: (row, H, W) if all are gray, else (row, 3, H, W); alpha is dropped.
 
-    x, first = torch.empty(0), ""
+    Bytes, unless some have 16 bits: then all are in [0, 1]. Real numbers stay what they are.
+    """
+    x, first, scaled = torch.empty(0), "", True
     for row, (name, image) in enumerate(images):
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise ValueError(f"{name} has pixels of mode {image.mode}; convert it to 8 bits")
-        gray = image.mode in ("1", "L", "LA")
-        if image.mode == "P":
-            image = image.convert("RGBA")  # Pillow warns about transparency on the direct way
-        image = image.convert("L" if gray else "RGB")
-        if image_size is not None:
-            image = functional.center_crop(functional.resize(image, image_size), image_size)
-        pixels = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
+        pixels = _pixels(name, image, image_size)
         if row == 0:
-            shape = (size, *pixels.shape[:2]) if gray else (size, 3, *pixels.shape[:2])
-            x, first = torch.empty(shape, dtype=torch.uint8), name
-        if x.shape[-2:] != pixels.shape[:2]:
+            x, first = torch.empty((size, *pixels.shape), dtype=pixels.dtype), name
+            scaled = image.mode != "F"
+        if x.shape[-2:] != pixels.shape[-2:]:
             raise ValueError(
                 f"images differ in size: {first} is {tuple(x.shape[-2:])} and {name} is "
-                f"{tuple(pixels.shape[:2])}, height by width; pass image_size= to make them equal"
+                f"{tuple(pixels.shape[-2:])}, height by width; pass image_size= to make them equal"
             )
-        if x.ndim == 3 and not gray:
+        if scaled != (image.mode != "F"):
+            one, other = (name, first) if scaled else (first, name)
+            raise ValueError(
+                f"{one} holds real numbers, and {other} intensities from black to white; keep them "
+                "in folders of their own"
+            )
+        if pixels.ndim == x.ndim:
             x = x[:, None].repeat(1, 3, 1, 1)
-        x[row] = pixels if gray else pixels.permute(2, 0, 1)
+        if x.dtype != pixels.dtype:
+            x, pixels = _in_unit(x), _in_unit(pixels)
+        x[row] = pixels
+    if scaled and x.dtype != torch.uint8 and len(x) and 0 < x.max() < _DARK:
+        warnings.warn(
+            f"{first} and the others have pixels of 16 bits of at most {x.max() * _DEEP:.0f}, so "
+            f"that intensities are within 0 and {x.max():.2g}, far from white: likelihood='normal' "
+            "(--likelihood normal) takes them as numbers in a unit of their own",
+            UserWarning,
+            stacklevel=6,
+        )
     return x
+
+
+def _in_unit(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _pixels(name: str, image: Any, image_size: int | None) -> Tensor:
+    """One image, (H, W) or (3, H, W): bytes, 16 bits scaled to [0, 1], or real numbers.
+
+    Raises
+    ------
+    ValueError
+        If its pixels are whole numbers of 32 bits, whose white is not known.
+    """
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    deep = image.mode.startswith("I;16")
+    if image.mode.startswith("I") and not deep:
+        raise ValueError(
+            f"{name} has pixels of 32 bits (mode {image.mode}), of which it is not said what white "
+            "is; save it with 8 or 16 bits, or as floating-point numbers"
+        )
+    gray = deep or image.mode in ("1", "L", "LA", "F")
+    if deep:
+        image = Image.fromarray(np.array(image).astype(np.float32) / _DEEP)
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # Pillow warns about transparency on the direct way
+    if image.mode != "F":
+        image = image.convert("L" if gray else "RGB")
+    if image_size is not None:
+        image = functional.center_crop(functional.resize(image, image_size), image_size)
+    pixels = torch.from_numpy(np.array(image))  # (H, W) or (H, W, 3)
+    return pixels if gray else pixels.permute(2, 0, 1)

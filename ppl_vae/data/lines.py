@@ -265,6 +265,8 @@ def _has_header(
             return False
         # A column may be called Na or None; a line of marks such as ? names nothing.
         return any(cell.lower() not in MISSING or cell.isalpha() for cell in named)
+    if _numbered(first, rows):
+        return True
     if _could_name([cell for cell in named if is_number(cell)], first, rows):
         said = (
             f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
@@ -275,6 +277,19 @@ def _has_header(
             raise ValueError(said)
         warnings.warn(f"{said}. It is read as a row", UserWarning, stacklevel=5)
     return False
+
+
+def _numbered(first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether a first line numbers its columns, but for some that were given a name later.
+
+    So do tables of pandas: 0, 1, 2, ..., kind.
+    """
+    text = [i for i, cell in enumerate(first) if not is_number(cell)]
+    numbers = [cell for cell in first if is_number(cell)]
+    if not text or len(numbers) < 2 or numbers != [str(i) for i in range(len(numbers))]:
+        return False
+    below = [[cell.strip() for cell in cells] for _, cells in rows[:_LOOKED_AT]]
+    return len(below) > 1 and not any(cells[i] == first[i] for cells in below for i in text)
 
 
 def _among_rows(first: list[str], rows: list[list[str]]) -> bool:

@@ -78,7 +78,8 @@ def load_data(
         pandas or polars, whose types say what columns are; an AnnData or .h5ad, whose columns of
         ``obs`` can be labels and context; a folder of images, where subfolders, if there are any,
         are the labels; an image file of many frames, such as a TIFF of many pages. Every frame is
-        a row, in folders too.
+        a row, in folders too. Gray images of 16 bits become numbers in [0, 1], pixels over 65535;
+        those of real numbers stay as they are, and colors have 8 bits.
     split
         ``"train"``, ``"test"`` or None, which is every row. Sets that bring their own split keep
         it (Omniglot: background and evaluation), and so does a .npz that holds ``x_train`` and
@@ -99,7 +100,8 @@ def load_data(
         Whether the first line of a table names its columns; None looks. It has to be said where a
         first line of numbers, such as wavelengths, could be either.
     missing
-        What marks a missing cell of a table besides the usual marks, such as ``"-999"``.
+        What marks a missing cell of a table besides the usual marks, such as ``"-999"``, or a
+        missing entry of an array. A warning says which values look like it and were not named.
     thousands
         What stands between thousands in the numbers of a table, such as ``","``; numbers that
         have it elsewhere are refused. A space stands for those that do not break lines, too.
@@ -261,6 +263,18 @@ def _read(
             f"{said} choose columns of a table ({', '.join(TABLES + PARQUET)}), and "
             f"{called!r} is not one; leave them out"
         )
+    if reading.header is not None or reading.thousands is not None:
+        raise ValueError(
+            f"header and thousands are of tables in text ({', '.join(TABLES)}), and {called!r} is "
+            "not one; leave them out"
+        )
+    if suffix in ARRAYS:
+        return read_array(source, reading.beside, reading.marks)
+    if reading.marks:
+        raise ValueError(
+            f"missing={reading.missing!r} (--missing) marks cells of tables and entries of arrays, "
+            f"and {called!r} holds images, of which none is missing; leave it out"
+        )
     size = reading.image_size
     if isinstance(source, type):
         # Context is coded by all rows, so that it is coded alike whatever split is asked for.
@@ -271,9 +285,7 @@ def _read(
     if isinstance(source, Path):
         if source.is_dir():
             return read_folders(source, size)
-        if suffix in IMAGES:
-            return {None: read_stack(source, size)}
-        return read_array(source, reading.beside)
+        return {None: read_stack(source, size)}
     return {None: read_sprites(size or SIDE) if source == "sprites" else read_digits()}
 
 

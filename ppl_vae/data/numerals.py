@@ -105,14 +105,18 @@ def numbers_of(column: Any, markers: Sequence[str]) -> tuple[np.ndarray, np.ndar
     """Numbers of a column with NaN for missing, and where there is text instead."""
     import pandas as pd
 
+    marks = np.array([float(marker) for marker in markers if is_number(marker)])
     if pd.api.types.is_numeric_dtype(column):
-        return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), bool)
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if str(column.dtype).lower() in ("float32", "float16"):  # -999.9 is another number there
+            marks = marks.astype(column.dtype.name.lower())
+        return np.where(np.isin(values, marks), np.nan, values), np.zeros(len(column), bool)
     cells = column.astype(object).map(lambda cell: cell.strip() if isinstance(cell, str) else cell)
     gone = cells.isna() | cells.map(lambda cell: str(cell).lower() in {m.lower() for m in markers})
     numbers = pd.to_numeric(cells.where(~gone, None), errors="coerce").astype(np.float64)
     wrong = (numbers.isna() & ~gone).to_numpy()
     # -999 marks -999,0 too.
-    found = numbers.mask(numbers.isin([float(m) for m in markers if is_number(m)]))
+    found = numbers.mask(numbers.isin(marks))
     return found.to_numpy(), wrong
 
 

@@ -13,6 +13,8 @@ from .dataset import abbreviated
 
 # Below this part of its size the spread of a feature is looked at value by value.
 _FAR = 1e-4
+# Values by which that is judged.
+_LOOKED_AT = 10**6
 
 
 def in_single_precision(
@@ -58,7 +60,6 @@ def in_single_precision(
     low, high = np.fmin.reduce(columns, 0), np.fmax.reduce(columns, 0)  # NaN left out
     with np.errstate(invalid="ignore", over="ignore"):
         size = np.maximum(np.abs(low.astype(np.float64)), np.abs(high.astype(np.float64)))
-        spread = high.astype(np.float64) - low.astype(np.float64)
 
     def called(i: int) -> str:
         return str(i) if names is None else names[i]
@@ -72,7 +73,7 @@ def in_single_precision(
         )
     found = [*merged]
     lossless = np.can_cast(values.dtype, np.float32)
-    for i in [] if lossless else np.flatnonzero(spread < _FAR * size).tolist():
+    for i in [] if lossless else _far_from_zero(columns):
         present = columns[:, i][~np.isnan(columns[:, i])]
         if len(np.unique(present)) > len(np.unique(present.astype(np.float32))):
             found.append(i)
@@ -88,6 +89,21 @@ def in_single_precision(
         stacklevel=5,
     )
     return values.astype(np.float64)
+
+
+def _far_from_zero(columns: np.ndarray) -> list[int]:
+    """Columns most of whose values are far from zero for their spread."""
+    some = np.sort(columns[:: len(columns) // _LOOKED_AT + 1].astype(np.float64), axis=0)
+    last = np.maximum((~np.isnan(some)).sum(0) - 1, 0)  # NaN come last
+    # A mark of missing values may lie far from all others.
+    low, high = (
+        np.take_along_axis(some, np.rint(share * last).astype(int)[None], 0)[0]
+        for share in (0.1, 0.9)
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        far = high - low < _FAR * np.maximum(np.abs(low), np.abs(high))
+    found: list[int] = np.flatnonzero(far).tolist()
+    return found
 
 
 def merged_by_double(values: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from .dataset import Dataset, abbreviated, checked
 from .kinds import ColumnKind
 from .levels import OddColumnError
 from .lines import MISSING, Lines, read_lines
+from .marks import warn_of_marks
 from .numerals import (
     DECIMAL_COMMA,
     THOUSANDS,
@@ -180,7 +181,7 @@ def read_table(path: Path, reading: Reading) -> Dataset:
     huge = [i for i, c in enumerate(kept) if merged_by_double(frame.iloc[:, c].to_numpy())]
     x = torch.from_numpy(in_single_precision(values, str(path), names=features, merged=huge))
     data = Dataset(path.stem, x, labels, features, str(path), context=beside or None, columns=kinds)
-    return checked(data, lines)
+    return warn_of_marks(checked(data, lines))
 
 
 def tabled(
