@@ -186,7 +186,7 @@ def from_pyro_svi(
     dims_of: dict[str, Mapping[str, list[str]]] = {
         **dict.fromkeys(_GROUPS, names),
         "log_likelihood": batches,
-        "sample_stats": dict.fromkeys(stats, [shown[plate] for plate in pair.plates]),
+        "sample_stats": {name: [shown[plate] for plate in pair.plates] for name in stats},
         "fit_history": {"loss": ["step"]},
     }
     labels = checked_coords(coords or {}, drawn, dims_of)
