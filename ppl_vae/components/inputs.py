@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .moments import count_moments, log_moments
+
 # Likelihoods of counts, whose logarithms the network reads.
 _COUNTS = ("negative_binomial", "poisson", "zero_inflated_negative_binomial")
 
@@ -144,15 +146,11 @@ class TableInputs(nn.Module):
             torch.as_tensor(each, dtype=torch.float64).expand(len(columns)).clone()
             for each in (center, spread)
         )
-        # Moments of log x, of a log-normal x of these moments; and of log(1 + x), to first order.
-        ratio = (spread / center.abs().clamp(min=1e-300)).clamp(1e-6, 1e3)
-        variance = ratio.square().log1p()
-        known = center > 0
-        mean_log = torch.where(known, center.clamp(min=1e-300).log() - variance / 2, 0.0)
-        sd_log = torch.where(known, variance.sqrt(), 1.0)
-        low = center.clamp(min=0.0)
-        center = torch.where(logs, mean_log, torch.where(counts, low.log1p(), center))
-        spread = torch.where(logs, sd_log, torch.where(counts, spread / (1 + low), spread))
+        scales = [log_moments(center, spread), count_moments(center, spread), (center, spread)]
+        center, spread = (
+            torch.where(logs, of_logs, torch.where(counts, of_counts, plain))
+            for of_logs, of_counts, plain in zip(*scales, strict=True)
+        )
         features = []  # (column, level, whether it is one of codes, and whether it says "above")
         for i, (name, options) in enumerate(columns):
             if name == "categorical":

@@ -164,23 +164,7 @@ def load_data(
     return part
 
 
-def load_splits(
-    name_or_path: Source = "digits",
-    *,
-    root: str | os.PathLike[str] | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    label: Column | None = None,
-    drop: Column | Sequence[Column] = (),
-    header: bool | None = None,
-    missing: str | Sequence[str] = (),
-    thousands: str | None = None,
-    context: str | Coding | Sequence[str | Coding] = (),
-    column: Told = (),
-    unseen: str = "refuse",
-    layer: str | None = None,
-    image_size: int | None = None,
-) -> tuple[Dataset, Dataset]:
+def load_splits(name_or_path: Source = "digits", **options: Any) -> tuple[Dataset, Dataset]:
     """Read the train and test rows, going through the source once.
 
     Takes the arguments of ``load_data`` but for the split, and raises what it raises.
@@ -195,22 +179,7 @@ def load_splits(
     >>> len(train.x), len(test.x)
     (1617, 180)
     """
-    reading = Reading(
-        root=root,
-        test_fraction=test_fraction,
-        seed=seed,
-        label=label,
-        drop=drop,
-        header=header,
-        missing=missing,
-        thousands=thousands,
-        context=context,
-        column=column,
-        unseen=unseen,
-        layer=layer,
-        image_size=image_size,
-    )
-    train, test = _read_splits(name_or_path, ("train", "test"), reading)
+    train, test = _read_splits(name_or_path, ("train", "test"), Reading(**options))
     return train, test
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LogNormalDecoder", "log_moments"]
+__all__ = ["LogNormalDecoder"]
 
 import math
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from ..moments import log_moments
 from ..scales import Scale
 from .decoder import DECODERS, Decoder, observed_values, varying
 
@@ -85,21 +86,3 @@ class _LogNormal(dist.LogNormal):
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> _LogNormal:
         shape = torch.Size(batch_shape)
         return _LogNormal(self.loc.expand(shape), self.scale.expand(shape))
-
-
-def log_moments(center: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of log x, of a log-normal x of these moments.
-
-    Where ``center`` is not positive, as by default, they are 0 and 1.
-
-    Examples
-    --------
-    >>> log_moments(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 1.0]))
-    (tensor([ 0.0000, -0.3466]), tensor([1.0000, 0.8326]))
-    """
-    known = center > 0
-    # A single precision square of 1e22 or 1e-26 would leave what can be written: divide first.
-    ratio = (spread / torch.where(known, center, 1.0)).clamp(1e-6, 1e3)
-    variance = ratio.square().log1p()
-    mean = torch.where(known, center, 1.0).log() - variance / 2
-    return torch.where(known, mean, 0.0), torch.where(known, variance.sqrt(), 1.0)

@@ -5,16 +5,14 @@ from __future__ import annotations
 __all__ = ["OrdinalDecoder"]
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from .categorical import CategoricalDecoder
+from .codes import CodesDecoder
 from .decoder import DECODERS
 
 # A logistic of scale 0.55 has a standard deviation of one.
@@ -24,7 +22,7 @@ _FAR = 8.0
 
 
 @DECODERS.register("ordinal")
-class OrdinalDecoder(CategoricalDecoder):
+class OrdinalDecoder(CodesDecoder):
     r"""One of ``levels`` levels in order an entry, by cumulative logits.
 
     .. math:: P(x_i \le k \mid z) = \sigma(t_{ik} - f_i(z))
@@ -51,7 +49,7 @@ class OrdinalDecoder(CategoricalDecoder):
     torch.Size([7])
     """
 
-    support = constraints.nonnegative_integer
+    called = "levels in order"
     accepts = "levels in order: whole numbers of at least 0"
 
     def __init__(
@@ -64,17 +62,8 @@ class OrdinalDecoder(CategoricalDecoder):
         spread: float | Sequence[float] | Tensor = 1.0,
     ) -> None:
         super().__init__(network, event_shape, levels, center=center, spread=spread)
-        self.outputs = 1
-        self.accepts = f"levels in order from 0 to {levels - 1}"  # type: ignore[misc]
         self.first = nn.Parameter(torch.zeros(self.event_shape))
         self.raw_gaps = nn.Parameter(torch.zeros(*self.event_shape, levels - 2))
-
-    @classmethod
-    def describes(
-        cls, x: Tensor, feature_names: Sequence[str] | None = None
-    ) -> dict[str, Any] | None:
-        """Return the number of levels, if all values are whole numbers of at most 255."""
-        return super().describes(x, feature_names)
 
     @property
     def cuts(self) -> Tensor:
