@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from .workflow.aggregate import prior_gap as prior_gap
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
+    from .workflow.completed import to_frame as to_frame
     from .workflow.denoising import denoise as denoise
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
@@ -99,7 +100,6 @@ if TYPE_CHECKING:
     from .workflow.encoding import encode as encode
     from .workflow.evidence import log_evidence as log_evidence
     from .workflow.imputation import impute as impute
-    from .workflow.imputation import to_frame as to_frame
     from .workflow.judging import judge_rows as judge_rows
     from .workflow.posterior import sample_posterior as sample_posterior
     from .workflow.predictive import predictive_check as predictive_check
@@ -178,6 +178,7 @@ _HOMES = {
     "workflow.aggregate": ("prior_gap",),
     "workflow.annealing": ("sandwich",),
     "workflow.calibration": ("calibrate",),
+    "workflow.completed": ("to_frame",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
     "workflow.denoising": ("denoise",),
@@ -190,7 +191,7 @@ _HOMES = {
     "pictures.factors": ("plot_factors",),
     "pictures.latents": ("plot_latent_map", "plot_latents"),
     "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
-    "workflow.imputation": ("impute", "to_frame"),
+    "workflow.imputation": ("impute",),
     "workflow.posterior": ("sample_posterior",),
     "workflow.judging": ("judge_rows",),
     "workflow.predictive": ("predictive_check",),

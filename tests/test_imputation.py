@@ -1,7 +1,6 @@
 """Missing entries: draws of p(x_missing | x_observed), with intervals and k-hat."""
 
 import numpy as np
-import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,11 +16,9 @@ from ppl_vae import (
     NormalDecoder,
     NormalEncoder,
     StandardNormal,
-    VAEConfig,
     fit,
     impute,
     log_evidence,
-    to_frame,
 )
 from ppl_vae.workflow.conformal import margins
 
@@ -221,54 +218,6 @@ def test_chunks_and_the_seed_decide_the_draws_and_nothing_else_does():
     few = impute(vae, x, num_samples=50, seed=3, chunk_rows=3, **QUIET)
     assert not few.draws.equals(one.draws)
     np.testing.assert_array_equal(few.missing, one.missing)
-
-
-def test_a_frame_stays_as_it_is_but_for_its_missing_cells():
-    generator = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {
-            "a": generator.normal(size=50),
-            "b": pd.array(generator.integers(0, 9, 50), dtype="Int64"),
-            "c": generator.normal(size=50).astype(np.float32),
-        },
-        index=[f"row {i}" for i in range(50)],
-    )
-    frame.iloc[3, 0] = np.nan
-    frame.iloc[5, 1] = pd.NA
-    vae = VAE.from_config(VAEConfig.for_data(frame, likelihood="normal"))
-    found = impute(vae, frame, num_samples=50, **QUIET)
-    assert found.feature.values.tolist() == ["a", "b", "c"]
-    for draw in (None, 4):
-        filled = to_frame(found, frame, draw=draw)
-        assert (filled.dtypes == frame.dtypes).all()
-        assert filled.index.equals(frame.index)
-        assert filled.notna().all(axis=None)
-        known = frame.notna()
-        assert (filled.where(known) == frame).where(known, True).all(axis=None)
-    assert filled.iloc[3, 0] == pytest.approx(found.draws.values[4, 3, 0])
-    with pytest.raises(ValueError, match="pass the DataFrame that impute was given"):
-        to_frame(found, frame.iloc[::-1])
-    with pytest.raises(ValueError, match="from 0 to 19"):
-        to_frame(found, frame, draw=20)
-
-
-def test_columns_of_objects_keep_their_kind_and_text_is_refused():
-    """Truth values with None among them are objects to pandas."""
-    known = [True, False, True, None, True]
-    frame = pd.DataFrame({"yes": pd.array(known, dtype=object), "a": [0.1, 2.0, -1.0, 0.3, 0.5]})
-    numbers = frame.astype(float)
-    vae = VAE.from_config(VAEConfig.for_data(numbers, likelihood="normal"))
-    found = impute(vae, numbers, num_samples=50, **QUIET)
-    filled = to_frame(found, frame)
-    assert filled.yes.dtype == object
-    assert isinstance(filled.yes[3], (bool, np.bool_))
-    assert filled.yes[[0, 1, 2, 4]].tolist() == [True, False, True, True]
-    frame["yes"] = pd.array(["y", "n", "y", None, "y"], dtype=object)
-    with pytest.raises(ValueError, match=r"a column 'yes' of (object|str), which holds"):
-        to_frame(found, frame)
-    frame["yes"] = pd.Categorical(["y", "n", "y", None, "y"])
-    with pytest.raises(ValueError, match="a column 'yes' of category, which holds no numbers"):
-        to_frame(found, frame)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["filled_table"]
+__all__ = ["filled_table", "level_of"]
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dates import SINCE
+from .dates import SINCE, dates_like
 from .kinds import ColumnKind
 from .lines import is_number, read_lines, rows_of
 
@@ -51,6 +51,8 @@ def filled_table(
     ValueError
         If the file has not as many rows, or cannot be read, or a value lies between levels.
     """
+    import pandas as pd
+
     table = read_lines(path, header)
     rows = [cells for _, cells in rows_of(table.text, table.separator)]
     first, rows = rows[: table.header], rows[table.header :]
@@ -66,25 +68,47 @@ def filled_table(
         comma = table.separator != "," and any(
             "," in cell and is_number(cell.replace(".", "").replace(",", ".")) for cell in written
         )
-        for row in missing[:, at].nonzero()[0]:
-            number = _cell(float(values[row, at]), kind_of.get(name))
+        gone, kind = missing[:, at].nonzero()[0], kind_of.get(name)
+        if kind is not None and kind.unit == SINCE:
+            known = pd.Series(written)[~missing[:, at]]
+            dates = dates_like(values[gone, at].astype(np.float64), known)
+            for row, date in zip(gone, dates, strict=True):
+                rows[row][column] = date
+            continue
+        for row in gone:
+            number = _cell(float(values[row, at]), kind)
             rows[row][column] = number.replace(".", ",") if comma else number
     text = io.StringIO()
     csv.writer(text, delimiter=table.separator or " ", lineterminator="\n").writerows(first + rows)
     return text.getvalue()
 
 
+def level_of(value: float, kind: ColumnKind) -> str:
+    """The name of a level by its code; of two levels, or levels in order, the nearest.
+
+    Raises
+    ------
+    ValueError
+        If the value lies between levels that have no order, or beyond them.
+
+    Examples
+    --------
+    >>> level_of(0.7, ColumnKind("sex", "binary", ("f", "m")))
+    'm'
+    """
+    levels = kind.levels or ()
+    code = round(value)
+    if code == value or len(levels) == 2 or kind.kind == "ordinal":
+        return levels[min(max(code, 0), len(levels) - 1)]
+    raise ValueError(
+        f"column {kind.name!r} would be filled with {value:.3g}, which is none of its "
+        f"{len(levels)} levels; fill it with draws (--fill draw, draw=), or fit it as levels, with "
+        "the likelihood mixed"
+    )
+
+
 def _cell(value: float, kind: ColumnKind | None) -> str:
     """A value as a table has it: a level by its name, a date, or a number."""
     if kind is not None and kind.levels is not None:
-        # The mean of two codes is the probability of the second.
-        code = round(value) if len(kind.levels) == 2 or kind.kind == "ordinal" else int(value)
-        if code != value and len(kind.levels) > 2 and kind.kind != "ordinal":
-            raise ValueError(
-                f"column {kind.name!r} would be filled with {value:.3g}, which is none of its "
-                f"{len(kind.levels)} levels; fill it with draws (--fill draw)"
-            )
-        return kind.levels[code]
-    if kind is not None and kind.unit == SINCE:
-        return str(np.datetime64("1970-01-01") + np.timedelta64(round(value), "D"))
+        return level_of(value, kind)
     return np.format_float_positional(value, precision=_DIGITS, fractional=False, trim="-")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PARQUET", "coded_frame", "is_frame", "name_of", "read_frame"]
+__all__ = ["PARQUET", "as_pandas", "coded_frame", "is_frame", "like_frame", "name_of", "read_frame"]
 
 import os
 from pathlib import Path
@@ -50,7 +50,7 @@ def read_frame(source: Any, reading: Reading, called: str, *, partly: bool = Fal
         If a column cannot be modeled or has no value at all, one that is named is no column, or
         the file is damaged.
     """
-    frame = _of_file(source) if isinstance(source, Path) else _as_pandas(source)
+    frame = _of_file(source) if isinstance(source, Path) else as_pandas(source)
     for name, given in (("header", reading.header), ("thousands", reading.thousands)):
         if given is not None:
             raise ValueError(
@@ -105,7 +105,7 @@ def coded_frame(x: Any) -> Any:
         return x
     from pandas.api import types
 
-    frame = _as_pandas(x)
+    frame = as_pandas(x)
     numeric = (types.is_numeric_dtype(t) and not types.is_bool_dtype(t) for t in frame.dtypes)
     if all(numeric) or not len(frame):
         return x
@@ -129,7 +129,7 @@ def _of_file(path: Path) -> Any:
         ) from error
 
 
-def _as_pandas(x: Any) -> Any:
+def as_pandas(x: Any) -> Any:
     """A table as a DataFrame of pandas, by Arrow; columns of numbers without it too.
 
     Raises
@@ -153,6 +153,28 @@ def _as_pandas(x: Any) -> Any:
             ) from error
         return pd.DataFrame(columns)
     return pyarrow.table(x).to_pandas()
+
+
+def like_frame(frame: Any, given: Any) -> Any:
+    """A DataFrame of pandas as a table of the library that another one is of, with its types."""
+    import pandas as pd
+
+    library = type(given).__module__.partition(".")[0]
+    if isinstance(given, pd.DataFrame) or library not in ("polars", "pyarrow"):
+        return frame
+    import pyarrow
+
+    schema = pyarrow.table(given).schema
+    for field in schema:
+        # pandas has whole numbers among which some are missing as floating point.
+        if pyarrow.types.is_integer(field.type):
+            frame[field.name] = frame[field.name].round()
+    if library == "pyarrow":
+        return pyarrow.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    import polars
+
+    table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+    return polars.DataFrame(table).cast(dict(given.schema))
 
 
 def _numbers(column: Any, markers: list[str], called: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["impute", "to_frame"]
+__all__ = ["impute"]
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from .resampling import resampled
 from .sampling import stage_seed
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 # Draws, means and their order are in memory together.
@@ -174,72 +173,6 @@ def impute(
     if names is not None and dims == ("feature",):
         coords["feature"] = names
     return xr.Dataset(variables, coords=coords, attrs=attrs)
-
-
-def to_frame(imputed: xr.Dataset, frame: pd.DataFrame, *, draw: int | None = None) -> pd.DataFrame:
-    """A DataFrame with its missing cells filled, and all else as it was.
-
-    Parameters
-    ----------
-    imputed
-        What :func:`impute` made of the DataFrame.
-    frame
-        The DataFrame. Columns of whole numbers and of booleans stay so: means are rounded.
-    draw
-        Which of the draws to fill in, for multiple imputation; the means by default.
-
-    Raises
-    ------
-    ValueError
-        If ``frame`` is not what was imputed, or there is no such draw.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from ppl_vae import VAE, VAEConfig
-    >>> frame = pd.DataFrame({"a": [0.5, None, 1.0], "b": [1.0, 2.0, 3.0]}, index=list("xyz"))
-    >>> vae = VAE.from_config(VAEConfig.for_data(frame, likelihood="normal"))
-    >>> filled = to_frame(impute(vae, frame, num_samples=50, progress=False), frame)
-    >>> bool(filled.notna().all(axis=None)), filled.b.tolist(), list(filled.index)
-    (True, [1.0, 2.0, 3.0], ['x', 'y', 'z'])
-    """
-    missing = imputed.missing.values
-    if frame.shape != missing.shape or not (frame.isna().to_numpy() == missing).all():
-        raise ValueError(
-            f"frame has shape {frame.shape} and {int(frame.isna().sum().sum())} missing cells, and "
-            f"what was imputed {missing.shape} and {int(missing.sum())}, or they are others; pass "
-            "the DataFrame that impute was given"
-        )
-    if draw is not None and not 0 <= draw < imputed.sizes["draw"]:
-        raise ValueError(
-            f"draw is {draw}; pass a number from 0 to {imputed.sizes['draw'] - 1}, or None for the "
-            "means"
-        )
-    values = (imputed.x if draw is None else imputed.draws.isel(draw=draw)).values
-    filled = frame.copy()
-    for i in range(frame.shape[1]):
-        gone = missing[:, i]
-        if not gone.any():
-            continue
-        column, cells = frame.iloc[:, i].copy(), values[gone, i].astype(np.float64)
-        kind = _kind(column[~gone])
-        if kind in "iub":
-            cells = cells.round().astype(bool if kind == "b" else np.int64)
-        elif kind != "f":
-            raise ValueError(
-                f"frame has a column {frame.columns[i]!r} of {column.dtype}, which holds no "
-                "numbers; what was imputed there stands in imputed.x"
-            )
-        column[gone] = cells
-        filled.isetitem(i, column)
-    return filled
-
-
-def _kind(known: Any) -> str:
-    """NumPy's letter for what a column holds, whatever holds it: i, u, f, b or another."""
-    if known.dtype.kind != "O" or not len(known):
-        return str(known.dtype.kind)
-    return np.array(known.tolist()).dtype.kind
 
 
 def _impute(
