@@ -133,7 +133,7 @@ class VAEImputer(OneToOneFeatureMixin, _VAEEstimator):  # type: ignore[misc]
     Parameters
     ----------
     latent_dim
-        The number of latents; by default an eighth of the columns, at least 2.
+        The number of latents; by default as many as the columns could have factors, from 2 to 50.
     likelihood
         Of an entry, with options: ``"normal"``, ``"poisson"``, ``"self_masking:hides=high"``, ...;
         None takes the narrowest that fits the data.

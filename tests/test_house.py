@@ -15,7 +15,7 @@ FLOORS = (
     ("intensities", "sources", "sink", "store"),
     ("amortized", "components"),
     ("data",),
-    ("rows", "column_likelihoods"),
+    ("rows", "column_likelihoods", "sizes"),
     ("config", "batches"),
     ("saving",),
     ("vae",),
