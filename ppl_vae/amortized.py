@@ -48,6 +48,9 @@ class AmortizedModel(nn.Module, abc.ABC):
         ``("z2[0]", ..., "z1[0]", ...)``.
     missing
         Whether rows may have missing entries (NaN), which the likelihood leaves out.
+    missing_at_random
+        Whether it leaves them out as if nothing followed from their being missing; false of a model
+        of why entries are missing, such as the likelihood ``self_masking``.
 
     Examples
     --------
@@ -78,6 +81,7 @@ class AmortizedModel(nn.Module, abc.ABC):
     event_shape: tuple[int, ...]
     latent_names: tuple[str, ...]
     missing: bool = False
+    missing_at_random: bool = True
     model: Callable[..., Any]
     guide: Callable[..., Any]
 

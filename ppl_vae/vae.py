@@ -79,16 +79,15 @@ class VAE(AmortizedModel):
     ) -> None:
         super().__init__()
         _check_weights(prior=prior, decoder=decoder, encoder=encoder)
+        self.missing_at_random = not getattr(decoder, "needs_missing", False)
         if getattr(encoder, "missing", False):
             _check_leaves_out(decoder)
-        elif getattr(decoder, "needs_missing", False):
+        elif not self.missing_at_random:
             raise ValueError(
                 f"{type(decoder).__name__} says which entries are missing, so that the encoder has "
                 "to accept rows with missing entries; build both with missing=True"
             )
-        self.prior = prior
-        self.decoder = decoder
-        self.encoder = encoder
+        self.prior, self.decoder, self.encoder = prior, decoder, encoder
         self.name = name
         self.config: VAEConfig | None = None
 

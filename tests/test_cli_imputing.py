@@ -45,6 +45,7 @@ def test_cells_are_those_of_impute_and_all_else_is_as_it_was(command, folder):
     code, out, _ = command("impute", "run", "t.csv", *COLUMNS, "--out", "full.csv", "--draws", 200)
     assert code == 0
     assert "3 cells of 2 rows filled; written to full.csv" in out
+    assert "entries are missing at random" in out
     before = (folder / "t.csv").read_text().splitlines()
     after = (folder / "full.csv").read_text().splitlines()
     differ = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]

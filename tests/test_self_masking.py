@@ -151,6 +151,13 @@ def test_evidence_and_imputation_agree_with_quadrature(known):
     assert found.effective_samples[2] < 3900
 
 
+def test_what_intervals_rest_on_is_said_and_cannot_be_conformalized(known):
+    vae, x = known
+    assert "because of what they are" in impute(vae, x, num_samples=50, **QUIET).assumes
+    with pytest.raises(ValueError, match="conformal hides entries at random, but this model"):
+        impute(vae, x, num_samples=50, conformal=x, **QUIET)
+
+
 def test_rows_drawn_from_the_model_have_missing_entries(known):
     vae, _ = known
     torch.manual_seed(0)

@@ -104,9 +104,11 @@ def impute(
     cells, rows = int(found.missing.sum()), int(found.missing.any("feature").sum())
     if as_json:
         said = {"out": str(out), "cells": cells, "rows": rows, "rows_not_usable": doubtful}
+        said["assumes"] = found.assumes
         typer.echo(json.dumps({**said, "threshold": found.threshold}))
     elif not quiet:
         typer.echo(f"{cells} cells of {rows} rows filled; written to {out}")
+        typer.echo(f"This takes it that {found.assumes}.")
         if doubtful:
             listed = ", ".join(map(str, doubtful[:10])) + (", ..." if len(doubtful) > 10 else "")
             typer.echo(
