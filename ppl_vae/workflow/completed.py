@@ -68,7 +68,7 @@ def to_frame(
     ... )
     >>> vae = VAE.from_config(VAEConfig.for_data(frame))
     >>> filled = to_frame(impute(vae, frame, num_samples=50, progress=False), frame)
-    >>> filled.a.notna().all(), filled.b["u"] in ("x", "y"), list(filled.index)
+    >>> bool(filled.a.notna().all()), filled.b["u"] in ("x", "y"), list(filled.index)
     (True, True, ['s', 't', 'u', 'v'])
     """
     if draw is not None and not 0 <= draw < imputed.sizes["draw"]:
