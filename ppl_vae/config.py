@@ -201,8 +201,8 @@ class VAEConfig(BaseModel):
         ``"mixed"``, of each column by its kind, unless all are bits, counts or real numbers.
 
         A table has as many latents as its columns could have factors (4 of 8 columns, 22 of 30; at
-        most 50), an image an eighth of its entries: what is not needed goes back to the prior. Of
-        fewer than 1,000 rows, learned by heart by two layers of 256, it has one hidden one of 128.
+        most 50), an image an eighth of its entries: what is not needed goes back to the prior. One
+        of fewer than 1,000 rows has one hidden layer of 128, as two of 256 learn it by heart.
 
         Parameters
         ----------
@@ -274,8 +274,8 @@ class VAEConfig(BaseModel):
             choices["likelihood_options"] = {**described, **choices.get("likelihood_options", {})}
         if network.name == "mlp":
             defaults["hidden"] = known.hidden or hidden_for(event_shape, len(x))
-            # Measured: bounded features overfit MNIST's bits less, and are slower to reach the large
-            # logits of digits in [0, 1].
+            # Measured: bounded features overfit MNIST's bits less, and are slower to reach the
+            # large logits of digits in [0, 1].
             defaults["activation"] = "tanh" if likelihood == "bernoulli" else "silu"
         for option in network.options:
             defaults.pop(option, None)
