@@ -111,3 +111,43 @@ def test_a_conditional_run_needs_its_context(command, tmp_path):
     code, _, error = command("encode", "run", "rows.zarr", "--out", "z.zarr")
     assert code == 2
     assert "the run is conditional on kind, which is read from tables and .npz files alone" in error
+
+
+def test_diagnose_writes_a_store_and_leaves_the_run_alone(command, run, tmp_path):
+    before = {path.name for path in run.iterdir()}
+    options = ["--draws", 30, "--quiet", "--out"]
+    assert command("diagnose", run, *options, "z.zarr") == (0, "", "")
+    assert {path.name for path in run.iterdir()} == before
+    tree = xr.open_datatree(tmp_path / "z.zarr", engine="zarr", consolidated=False).load()
+    assert command("diagnose", run, "--draws", 30, "--quiet") == (0, "", "")
+    whole = xr.open_datatree(run / "diagnosis.nc", engine="h5netcdf").load()
+    assert set(tree.children) == set(whole.children)
+    assert tree["rows"].to_dataset().equals(whole["rows"].to_dataset())
+    code, _, error = command("diagnose", run, *options, "z.zarr")
+    assert code == 2
+    assert "is complete; choose another, or replace it with --force" in error
+    code, _, error = command("diagnose", run, "x.npy")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "add --out" in error
+    zarr.create_array(tmp_path / "rows.zarr", data=np.load(tmp_path / "x.npy")[:40])
+    assert command("diagnose", run, "rows.zarr", *options, "y.zarr") == (0, "", "")
+    assert xr.open_zarr(tmp_path / "y.zarr", group="rows", consolidated=False).sizes["row"] == 40
+
+
+def test_impute_writes_a_store_of_any_rows(command, tmp_path):
+    x = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    x[::7, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    zarr.create_array(tmp_path / "rows.zarr", data=x, chunks=(20, 4))
+    options = ["--epochs", "1", "--draws", "30", "--hidden", "8", "--latent-dim", "2"]
+    assert command("fit", "x.npy", *options, "--out", "run", "--quiet")[0] == 0
+    code, out, _ = command("impute", "run", "rows.zarr", "--draws", 40, "--out", "z.zarr")
+    assert code == 0
+    assert "13 cells of 13 rows filled; written to z.zarr" in out
+    found = Store(tmp_path / "z.zarr").open().load()
+    assert dict(found.sizes) == {"row": 90, "feature": 4, "draw": 20}
+    np.testing.assert_array_equal(found.x.values[~np.isnan(x)], x[~np.isnan(x)])
+    assert np.isfinite(found.draws).all()
+    code, _, error = command("impute", "run", "rows.zarr", "--out", "z.csv")
+    assert code == 2
+    assert "with --out z.zarr" in error

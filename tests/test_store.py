@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from ppl_vae import (
     Store,
     VAEConfig,
     encode,
+    impute,
     judge_rows,
     log_evidence,
     sample_posterior,
@@ -71,6 +73,24 @@ def test_a_store_holds_what_memory_would(tmp_path, name, dask, monkeypatch):
     assert not any(in_memory.values())
     assert found.compute().identical(of())
     assert not beside(tmp_path / "z.zarr").exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_imputed_rows_are_those_of_memory(tmp_path, named):
+    x = torch.where(torch.rand(130, 16) < 0.2, torch.nan, rows(130))
+    x[40:80] = rows(130)[40:80]  # a chunk without a gap
+    x[3] = torch.nan
+    options = {"num_samples": 40, "num_draws": 3, "chunk_rows": 30, "conformal": x[:50], **QUIET}
+    given = pandas.DataFrame(x.numpy(), columns=list("abcdefghijklmnop")) if named else x
+    of = partial(impute, small(missing=True), **options)
+    found = of(given, store=tmp_path / "z.zarr")
+    assert not found.draws.variable._in_memory
+    assert found.compute().identical(of(given))
+    np.save(tmp_path / "x.npy", x.numpy())
+    on_disk = of(tmp_path / "x.npy").assign_coords(feature=found.feature)
+    assert on_disk.equals(found.compute())
+    with pytest.raises(ValueError, match="num_draws was 3, is 4"):
+        of(given, store=tmp_path / "z.zarr", num_draws=4)
 
 
 def test_simulated_rows_go_on_with_covariates_in_turn(tmp_path):

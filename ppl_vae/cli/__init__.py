@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import checking, fitting, imputing
+from . import checking, diagnosing, fitting, imputing
 from .printing import INTERRUPTED, fail, one_line, warnings_in_one_line, way_on
 
 # The exit code by which shells report a process ended by SIGTERM.
@@ -39,7 +39,7 @@ def _version(
 
 for command in (
     *(fitting.fit, fitting.reproduce, checking.evaluate, checking.sample, checking.encode),
-    *(checking.diagnose, checking.pictures, checking.report, imputing.impute),
+    *(diagnosing.diagnose, checking.pictures, checking.report, imputing.impute),
 ):
     app.command()(command)
 

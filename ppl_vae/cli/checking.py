@@ -1,16 +1,12 @@
-"""The commands that look at a finished run: evaluate, sample, encode, diagnose and more."""
+"""The commands that look at a finished run: evaluate, sample, encode and more."""
 
 from __future__ import annotations
 
-__all__ = ["diagnose", "encode", "evaluate", "pictures", "report", "sample"]
+__all__ = ["encode", "evaluate", "pictures", "report", "sample"]
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -36,13 +32,12 @@ from .options import (
     Unseen,
     free_file,
     numbers,
-    source_of,
-    writable,
 )
-from .printing import INTERRUPTED, fail, print_metrics
+from .printing import gone_on_with, print_metrics
+from .reading import rows_of, to_write_into
 
 if TYPE_CHECKING:
-    from ..run import Run
+    pass
 
 # Groups of the DataTree that encode writes.
 _ENCODED = ("posterior", "log_likelihood", "sample_stats", "observed_data", "constant_data")
@@ -114,7 +109,7 @@ def sample(
     given = covariates_of(finished, context or [], num_samples, seed)
     if out.suffix == STORE:
         names = [name for coding in finished.codings for name in coding.names]
-        with _gone_on_with(out):
+        with gone_on_with(out):
             simulate(
                 vae,
                 num_samples,
@@ -186,7 +181,6 @@ def encode(
     quiet: Quiet = False,
 ) -> None:
     """Draw the latents of every row of DATA, into a DataTree that ArviZ reads."""
-    from ..data import load_data
     from ..run import Run
     from ..trees.vae import to_datatree, write_datatree
 
@@ -204,55 +198,49 @@ def encode(
     if annotated:
         # A run is of one layer, and its latents are of the same.
         layer = layer or finished.settings["data"].get("layer")
-    options = label, drop, image_size, header, missing, thousands
-    given: dict[str, Any]
-    # Columns of levels and those beside the rows are read by what the fit remembers of them.
-    by_name = finished.columns or finished.codings
-    if Path(data).suffix == STORE or (Path(data).suffix == ".parquet" and not by_name):
-        named = ("--label", "--drop", "--image-size", "--header", "--missing", "--thousands")
-        for name, value in zip(named, options, strict=True):
-            if value:
-                raise ValueError(f"{name} is of tables and images, and DATA is {data!r}")
-        x: Any = finished.rows_at(data)
-        given = {"feature_names": finished.settings.get("features")}
-    else:
-        source = source_of(data, data_root, *options, layer=layer)
-        kept = {"context": finished.codings, "column": finished.columns, "unseen": unseen}
-        rows = load_data(split=None, **{**source, **kept})
-        x = finished.rows(rows)
-        given = {
-            "covariates": rows.covariates,
-            "labels": rows.labels,
-            "feature_names": rows.feature_names,
-            "covariate_names": rows.covariate_names,
-        }
+    read = rows_of(
+        finished,
+        data,
+        data_root=data_root,
+        label=label,
+        drop=drop,
+        image_size=image_size,
+        header=header,
+        missing=missing,
+        thousands=thousands,
+        unseen=unseen,
+        layer=layer,
+    )
     if out.suffix == ANNOTATED:
         from .annotating import write_annotated
 
         write_annotated(
             vae,
-            x,
+            read.x,
             data,
             out,
-            covariates=given["covariates"],
+            covariates=read.covariates,
             denoised=denoised,
             num_samples=draws,
             seed=seed,
             progress=not quiet,
         )
         if not quiet:
-            typer.echo(f"{len(x)} cells with their latents written to {out}")
+            typer.echo(f"{len(read.x)} cells with their latents written to {out}")
         return
-    with _gone_on_with(out):
+    with gone_on_with(out):
         tree = to_datatree(
             vae,
-            x,
+            read.x,
+            covariates=read.covariates,
+            labels=None if read.dataset is None else read.dataset.labels,
+            feature_names=read.feature_names,
+            covariate_names=None if read.dataset is None else read.dataset.covariate_names,
             num_samples=draws,
             groups=_ENCODED,
             seed=seed,
             store=out if out.suffix == STORE else None,
             progress=not quiet,
-            **given,
         )
     if out.suffix != STORE:
         write_datatree(tree, out)
@@ -262,52 +250,6 @@ def encode(
     elif not quiet:
         sizes = dict(tree["posterior"].sizes)
         typer.echo(f"z {sizes} and its log-weights written to {out}")
-
-
-def diagnose(
-    run: RunFolder,
-    draws: Draws = 500,
-    seed: Seed = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Say which test rows' posteriors can be believed, and add it to the run."""
-    from ..files import written_whole
-    from ..pictures.checks import plot_calibration
-    from ..rows import Rows
-    from ..run import caveats
-    from ..trees.vae import write_datatree
-    from ..workflow.diagnosis import diagnose as diagnosis_of
-
-    finished = _to_write_into(run)
-    train, test = finished.splits()
-    found = diagnosis_of(
-        finished.vae(),
-        finished.rows(test),
-        covariates=test.covariates,
-        num_samples=draws,
-        baseline=_independent(run),
-        training=Rows(finished.rows(train), train.covariates),
-        seed=seed,
-        progress=not (quiet or as_json),
-    )
-    write_datatree(found.to_datatree(), run / "diagnosis.nc")
-    for name, figure in {
-        "diagnosis.png": found.plot(),
-        "calibration.png": plot_calibration(found.calibration),
-    }.items():
-        with written_whole(run / name) as temporary:
-            figure.savefig(temporary)
-    metrics = _test_metrics(run)
-    summary = "\n".join([found.summary(), *caveats(metrics)])
-    with written_whole(run / "diagnosis.txt") as temporary:
-        temporary.write_text(summary + "\n")
-    if as_json:
-        counts = Counter(found.rows.verdict.values.tolist())
-        cures = [asdict(cure) for cure in found.cures]
-        typer.echo(json.dumps({"verdicts": counts, "faults": found.faults, "cures": cures}))
-    elif not quiet:
-        typer.echo(summary)
 
 
 def pictures(
@@ -322,7 +264,7 @@ def pictures(
     """Draw the run's latent space: map, manifold, traversals and interpolation."""
     from ..run.afterwards import draw_pictures
 
-    finished = _to_write_into(run)
+    finished = to_write_into(run)
     vae, test = finished.vae(), finished.splits()[1]
     pair = None if which is None else numbers("--which", which)
     if pair is not None and len(pair) != 2:
@@ -345,44 +287,7 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Write RUN/report.html: the run's story from data to verdict, in one file."""
     from ..run.report import write_report
 
-    finished = _to_write_into(run)
+    finished = to_write_into(run)
     path = write_report(finished.folder)
     if not quiet:
         typer.echo(f"Written to {path}")
-
-
-@contextmanager
-def _gone_on_with(out: Path) -> Iterator[None]:
-    """Say how a store goes on, where it was interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:  # typer keeps no more of it than the exit code
-        if out.suffix == STORE:
-            fail(f"interrupted; the same command goes on with {str(out)!r}", code=INTERRUPTED)
-        raise
-
-
-def _to_write_into(folder: Path) -> Run:
-    """The run in a folder, refused at the start where nothing could be written at the end."""
-    from ..run import Run
-
-    run = Run(folder)
-    writable(folder, f"RUN is {str(folder)!r}, which")
-    return run
-
-
-def _test_metrics(run: Path) -> dict[str, Any]:
-    """Read the metrics of the run's test rows, or nothing where the file is damaged."""
-    try:
-        found = json.loads((run / "metrics.json").read_text())["test"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _independent(run: Path) -> float | None:
-    """Read log p(x) of independent entries on the test rows, nats per row, if the run has it."""
-    try:
-        return float(_test_metrics(run)["independent"]["nats_per_row"])
-    except (ValueError, TypeError, KeyError):
-        return None

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .options import (
+    STORE,
     Drop,
     Force,
     Header,
@@ -23,19 +24,30 @@ from .options import (
     Thousands,
     Unseen,
     free_file,
-    source_of,
 )
+from .printing import gone_on_with
+from .reading import rows_of
 
 _FILLS = ("mean", "draw")
+# Draws of each row that a store keeps, for multiple imputation.
+_KEPT = 20
 
 
 def impute(
     run: RunFolder,
     file: Annotated[
-        str, typer.Argument(help="A table with the columns of the fit, such as a .csv file.")
+        str,
+        typer.Argument(
+            help="A table with the columns of the fit, such as a .csv file; for a store any rows, "
+            "as of encode."
+        ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The filled table; RUN/FILE.imputed.csv.")
+        Path | None,
+        typer.Option(
+            help="The filled table; RUN/FILE.imputed.csv. Or a .zarr store of means, intervals and "
+            "draws, written chunk by chunk, by several processes too, and gone on with."
+        ),
     ] = None,
     fill: Annotated[
         str,
@@ -57,7 +69,6 @@ def impute(
     quiet: Quiet = False,
 ) -> None:
     """Fill the missing cells of a table, given the others of their row; all else stays as it is."""
-    from ..data import load_data
     from ..data.filled import filled_table
     from ..data.tables import TABLES
     from ..files import written_whole
@@ -68,40 +79,50 @@ def impute(
         raise ValueError(f"--fill is {fill!r}; accepted are {', '.join(_FILLS)}")
     finished = Run(run)
     path = Path(file)
-    if path.suffix.lower() not in TABLES:
+    into_store = out is not None and out.suffix == STORE
+    if not into_store and path.suffix.lower() not in TABLES:
         raise ValueError(
-            f"FILE is {file!r}; accepted are tables, {', '.join(TABLES)}: in Python "
-            "ppl_vae.impute takes any rows"
+            f"FILE is {file!r}; accepted are tables, {', '.join(TABLES)}: with --out z.zarr, and "
+            "by ppl_vae.impute in Python, any rows"
         )
-    out = free_file(out or run / f"{path.stem}.imputed.csv", force, accepted=TABLES)
+    out = free_file(out or run / f"{path.stem}.imputed.csv", force, accepted=(*TABLES, STORE))
     vae = finished.vae()
-    read = load_data(
-        split=None,
-        **{
-            **source_of(file, None, label, drop, None, header, missing, thousands),
-            "context": finished.codings,
-            "column": finished.columns,
-            "unseen": unseen,
-        },
+    read = rows_of(
+        finished,
+        file,
+        label=label,
+        drop=drop,
+        header=header,
+        missing=missing,
+        thousands=thousands,
+        unseen=unseen,
     )
-    found = imputed_by(
-        vae,
-        finished.rows(read),
-        covariates=read.covariates,
-        num_samples=draws,
-        num_draws=1,
-        seed=seed,
-        progress=not (quiet or as_json),
-    )
+    with gone_on_with(out):
+        found = imputed_by(
+            vae,
+            read.x,
+            covariates=read.covariates,
+            num_samples=draws,
+            num_draws=_KEPT if into_store else 1,
+            seed=seed,
+            store=out if into_store else None,
+            progress=not (quiet or as_json),
+        )
     columns = finished.settings.get("features") or read.feature_names or ()
-    values = (found.x if fill == "mean" else found.draws.isel(draw=0)).values
-    text = filled_table(
-        path, columns, values, found.missing.values, header=header, kinds=finished.columns
-    )
-    with written_whole(out) as temporary:
-        temporary.write_text(text)
+    if not into_store:
+        values = (found.x if fill == "mean" else found.draws.isel(draw=0)).values
+        text = filled_table(
+            path, columns, values, found.missing.values, header=header, kinds=finished.columns
+        )
+        with written_whole(out) as temporary:
+            temporary.write_text(text)
+    elif "missing_rows" in found.attrs:
+        if not quiet:
+            typer.echo(f"{out} waits for {found.missing_rows} rows of other processes")
+        return
     doubtful = (~found.weights_usable).values.nonzero()[0].tolist()
-    cells, rows = int(found.missing.sum()), int(found.missing.any("feature").sum())
+    cells = int(found.missing.sum())
+    rows = int(found.missing.any(list(found.missing.dims[1:])).sum())
     if as_json:
         said = {"out": str(out), "cells": cells, "rows": rows, "rows_not_usable": doubtful}
         said["assumes"] = found.assumes

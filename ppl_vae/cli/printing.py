@@ -6,6 +6,7 @@ __all__ = [
     "INTERRUPTED",
     "course",
     "fail",
+    "gone_on_with",
     "one_line",
     "print_metrics",
     "published",
@@ -19,10 +20,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
+
+from .options import STORE
 
 if TYPE_CHECKING:
     from ..presets import Preset
@@ -40,9 +44,18 @@ def published(preset: Preset) -> str:
 
 
 def course(fit: dict[str, Any]) -> str:
+    """How a fit went, in words."""
+    by = {int(number): steps for number, steps in fit.get("steps_by_threads", {}).items()}
+    most = max(by, key=lambda number: by[number], default=0)
+    threads = ""
+    if most:
+        share = by[most] / sum(by.values())
+        threads = f" on {most} thread{'s'[: most > 1]}"
+        threads += "" if share == 1 else f" in {share:.0%} of its steps, as these paid best"
     return (
         f"{fit['stop_reason'] if fit['finite'] else 'stopped early'}, in {fit['seconds']:.0f} s "
-        f"at {fit['rows_per_second']:,.0f} rows/s; weights of epoch {fit['best_epoch']} kept"
+        f"at {fit['rows_per_second']:,.0f} rows/s{threads}; weights of epoch "
+        f"{fit['best_epoch']} kept"
     )
 
 
@@ -95,6 +108,17 @@ def way_on(stop: BaseException) -> str:
     """What follows the reason for which a run was ended, where it can be resumed."""
     folder = getattr(stop, "unfinished", None)
     return f"; the fit in {str(folder)!r} goes on with --resume" if folder else ""
+
+
+@contextmanager
+def gone_on_with(out: Path | None) -> Iterator[None]:
+    """Say how a store goes on, where it was interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:  # typer keeps no more of it than the exit code
+        if out is not None and out.suffix == STORE:
+            fail(f"interrupted; the same command goes on with {str(out)!r}", code=INTERRUPTED)
+        raise
 
 
 def quantities(metrics: dict[str, Any]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Contents", "Variable", "make_array", "make_whole"]
+__all__ = ["Contents", "Variable", "make_array", "make_group", "make_whole", "writable"]
 
 import math
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
 
 # Numbers in a chunk of an array that is there from the start.
@@ -79,11 +80,16 @@ def make_array(
         path,
         shape=shape,
         chunks=chunks,
-        dtype=dtype,
+        dtype=str if np.dtype(dtype).kind == "T" else dtype,
         fill_value=np.nan if np.issubdtype(dtype, np.floating) else None,
         dimension_names=dims,
         attributes=dict(attrs),
     )
+
+
+def writable(values: np.ndarray) -> np.ndarray:
+    """Values as zarr has them: text in strings of any length."""
+    return values.astype(np.dtypes.StringDType()) if values.dtype.kind in "OSU" else values
 
 
 def make_whole(
@@ -92,18 +98,28 @@ def make_whole(
     dims: tuple[str, ...],
     values: np.ndarray,
     contents: Contents,
+    attrs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an array that is there from the start."""
-    text = values.dtype.kind in "OSU"
+    values = writable(values)
     rows = max(1, _CHUNK // max(1, math.prod(values.shape[1:])))
     array = make_array(
         root,
         path,
         dims,
         values.shape,
-        (min(rows, len(values)), *values.shape[1:]),
-        str if text else values.dtype,
+        (max(1, min(rows, len(values))), *values.shape[1:]),
+        values.dtype,
         contents,
-        {},
+        attrs or {},
     )
-    array[...] = values.astype(np.dtypes.StringDType()) if text else values
+    array[...] = values
+
+
+def make_group(root: zarr.Group, group: str, dataset: xr.Dataset) -> None:
+    """Write a Dataset that is not large as a group of its own."""
+    contents = Contents({}, attrs={group: dataset.attrs})
+    for name, variable in dataset.variables.items():
+        dims = tuple(map(str, variable.dims))
+        path = f"{group}/{name}"
+        make_whole(root, path, dims, np.asarray(variable.values), contents, variable.attrs)

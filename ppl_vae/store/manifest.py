@@ -18,15 +18,15 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.unfinished")
 
 
-def locked(folder: Path) -> IO[str] | None:
+def locked(folder: Path, name: str = "lock", *, shared: bool = False) -> IO[str] | None:
     """The lock in a folder, taken; None where it was removed before it was ours."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lock"
+    path = folder / name
     try:
         lock = path.open("a")
     except FileNotFoundError:
         return None
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         if os.fstat(lock.fileno()).st_ino == path.stat().st_ino:
             return lock

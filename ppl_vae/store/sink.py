@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .contents import Contents, make_array, make_whole
+from .contents import Contents, make_array, make_group, make_whole, writable
 from .manifest import beside, finished, locked, rows_in
 from .store import MARK, Store
 
 if TYPE_CHECKING:
+    import xarray as xr
     import zarr
 
 
@@ -128,7 +129,14 @@ class StoreSink:
     def write(self, name: str, rows: slice, values: Tensor | np.ndarray) -> None:
         """Hold ``values`` (row, ...), the next rows of a region, until it is finished."""
         values = values.cpu().numpy() if isinstance(values, Tensor) else values
-        self._held.setdefault(name, []).append(np.ascontiguousarray(values))
+        self._held.setdefault(name, []).append(np.ascontiguousarray(writable(values)))
+
+    def put(self, group: str, dataset: xr.Dataset) -> None:
+        """Write all of a Dataset that is not large, as a group of its own."""
+        import zarr
+
+        with self._turn(), zarr.config.set({"array.write_empty_chunks": True}):
+            make_group(zarr.open_group(self.store.path, mode="r+"), group, dataset)
 
     def finish(self, region: slice) -> None:
         """Put a region on disk, and then on the list of those that are there."""

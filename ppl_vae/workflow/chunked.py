@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["asked", "chunk_seed", "sink_for", "through"]
+__all__ = ["asked", "chunk_seed", "parts", "region_rows", "sink_for", "through"]
 
 import os
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def through(
 ) -> Iterator[tuple[slice, Batch]]:
     """All rows that a sink still asks for, ``size`` at a time, each chunk with its own seed."""
     bar.resume(len(data) - sum(r.stop - r.start for r in sink.regions()))
-    wanted = [rows for region in sink.regions() for rows in _parts(region, size)]
+    wanted = [rows for region in sink.regions() for rows in parts(region, size)]
     # Where bits are drawn afresh a chunk is made after its seed is set.
     batches = data.stream(wanted, like)
     for rows in asked(sink, size, seed):
@@ -61,15 +61,35 @@ def asked(sink: Sink, size: int, seed: int) -> Iterator[slice]:
     :func:`~ppl_vae.workflow.posterior.evaluating`.
     """
     for region in sink.regions():
-        for rows in _parts(region, size):
+        for rows in parts(region, size):
             torch.manual_seed(chunk_seed(seed, rows.start))
             yield rows
         sink.finish(region)
 
 
-def _parts(region: slice, size: int) -> Iterator[slice]:
+def parts(region: slice, size: int) -> Iterator[slice]:
+    """A region in parts of ``size``, of which the last may be shorter.
+
+    Examples
+    --------
+    >>> list(parts(slice(10, 15), 3))
+    [slice(10, 13, None), slice(13, 15, None)]
+    """
     for start in range(region.start, region.stop, size):
         yield slice(start, min(start + size, region.stop))
+
+
+def region_rows(size: int, numbers: int, rows: int = _ROWS) -> int:
+    """How many rows are written to a store together: whole chunks of ``size``, about ``rows``.
+
+    Fewer where there are many ``numbers`` of each row.
+
+    Examples
+    --------
+    >>> region_rows(100, 4), region_rows(100, 40_000)
+    (1100, 200)
+    """
+    return size * max(1, min(-(-rows // size), _NUMBERS // (size * numbers)))
 
 
 def sink_for(
@@ -118,11 +138,10 @@ def sink_for(
     weights = {key: value.detach().cpu().contiguous() for key, value in vae.state_dict().items()}
     config = getattr(vae, "config", None)
     described = config.model_dump_json() if config else repr(vae)
-    together = max(1, min(-(-rows // size), _NUMBERS // (size * numbers)))
     return StoreSink(
         Store.of(store),
         len(data or ()) if num_rows is None else num_rows,
-        size * together,
+        region_rows(size, numbers, rows),
         contents,
         {
             **settings,

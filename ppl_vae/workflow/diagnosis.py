@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VERDICTS", "Diagnosis", "diagnose"]
 
-from dataclasses import dataclass
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,242 +14,19 @@ from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
 from .aggregate import prior_gap
-from .calibration import calibrate, p_text
-from .cures import Cure, cures_of, in_words
-from .gaps import amortization_gap, gaps_in_words
+from .calibration import calibrate
+from .findings import Diagnosis
+from .gaps import amortization_gap
+from .kept_diagnosis import kept
+from .stages import Stages
 from .units import active_units, loss_without, several_rows
 from .verdicts import VERDICTS, spread, verdicts
 
 if TYPE_CHECKING:
-    import xarray as xr
-    from matplotlib.figure import Figure
+    from ..store import Store
 
-
-# Calibration's findings, in words about q(z|x).
-FAULTS = {
-    "too narrow": "too narrow",
-    "too wide": "too wide",
-    "shifted": "shifted",
-    "misplaced": "misplaced from row to row",
-    "uneven": "too narrow in some rows and too wide in others",
-    "too narrow or misplaced": "too narrow or misplaced",
-    "other": "not as the posterior",
-}
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """What :func:`diagnose` found.
-
-    Attributes
-    ----------
-    rows
-        Dataset over ``row``, of :func:`~ppl_vae.workflow.verdicts.verdicts`: ``verdict``, a key of
-        ``VERDICTS``, with its ``reason``; ``kl``, ``log_evidence`` and what else it rests on.
-    latents
-        Dataset over ``latent``, of :func:`~ppl_vae.workflow.reliability.active_units`, with
-        ``used``: nats by which the decoder's log p(x|z) falls when the latent is drawn anew.
-    calibration
-        Of :func:`~ppl_vae.workflow.calibration.calibrate`.
-    gaps
-        Of :func:`~ppl_vae.workflow.reliability.amortization_gap`, for some rows.
-    prior_gap
-        Of :func:`~ppl_vae.workflow.aggregate.prior_gap`: what a learned prior would win.
-    """
-
-    rows: xr.Dataset
-    latents: xr.Dataset
-    calibration: xr.Dataset
-    gaps: xr.Dataset
-    prior_gap: xr.Dataset
-
-    @property
-    def cures(self) -> list[Cure]:
-        """What would mend the VAE, the change that wins most first."""
-        return cures_of(self.prior_gap, self.gaps, self.rows.attrs.get("parts", {}))
-
-    @property
-    def faults(self) -> list[str]:
-        """What is wrong with the encoder, in words; empty if calibration finds nothing."""
-        latents = self.calibration.isel(quantity=slice(0, self.latents.sizes["latent"]))
-        shape, names = latents["shape"].values, latents.quantity.values
-        found = []
-        for fault in dict.fromkeys(word for word in FAULTS if (shape == word).any()):
-            found.append(f"q(z|x) is {FAULTS[fault]} in {_listed(list(names[shape == fault]))}")
-        ignored = ~self.latents.active.values & (self.latents.used.values > 0.1)
-        if ignored.any():
-            found.append(
-                "the encoder leaves at the prior what the decoder uses: "
-                f"{_listed(list(names[ignored]))}"
-            )
-        densities = self.calibration["shape"].values[len(shape) :]
-        if found or (densities == "uniform").all():
-            return found
-        hidden = latents.fault.values
-        # A scale that ranks do not show is right: it is that of a latent by itself.
-        for fault in ("shifted", "misplaced"):
-            if (hidden == fault).any():
-                found.append(
-                    f"q(z|x) is {FAULTS[fault]} in {_listed(list(names[hidden == fault]))}, which "
-                    "the ranks of single latents do not show"
-                )
-        if found:
-            return found
-        if len(shape) == 1:
-            return ["q(z|x) is not the posterior, though it is neither shifted nor too wide"]
-        return [
-            "each latent is right by itself but not all together: q(z|x) ignores how they depend "
-            "on each other"
-        ]
-
-    def summary(self) -> str:
-        """The verdict in words and numbers, a paragraph for each question."""
-        size = self.rows.sizes["row"]
-        used = int(self.latents.active.sum())
-        smallest = p_text(self.calibration.p_value.min().item())
-        tests = self.calibration.sizes["quantity"]
-        faults = "; ".join(self.faults) or "nothing wrong was found"
-        return "\n".join(
-            [
-                f"Which of {size} rows can be believed:",
-                *self._counts(),
-                *self._annealed(),
-                "",
-                f"KL(q || p), what draws used as they are differ by: {self._divergence()}",
-                "",
-                f"Latents: {used} of {self.latents.sizes['latent']} are used.",
-                "",
-                f"Encoder against decoder: {faults} (smallest p of {tests} quantities "
-                f"{smallest}, {self.calibration.sizes['simulation']} simulated rows). "
-                "This says nothing of the decoder against the world.",
-                "",
-                f"Gaps: {gaps_in_words(self.gaps)}",
-                "",
-                f"Evidence: {self._evidence()}",
-                "",
-                *in_words(self.cures),
-            ]
-        )
-
-    def _counts(self) -> list[str]:
-        """A line for each verdict; what was tried on a sample is scaled to the rows it is of."""
-        verdict, tried = self.rows.verdict.values, self.rows.tried.values
-        counts = {name: float((verdict == name).sum()) for name in VERDICTS}
-        number, untried = int(tried.sum()), counts["not tried"]
-        mended = {name: float((verdict[tried] == name).sum()) for name in ("refined", "not")}
-        scaled = tuple(mended) if number and untried else ()
-        for name in scaled:
-            counts[name] += mended[name] * untried / number
-            counts["not tried"] = 0.0
-        lines = []
-        for name, count in counts.items():
-            if count:
-                shown = f"{'~' if name in scaled else ''}{count:.0f}"
-                share = count / len(verdict)
-                lines.append(f"{name:>12}  {shown:>6}  {share:>4.0%}  {VERDICTS[name]}")
-        if number:
-            some = (
-                f"{number}, spread over the {number + untried:.0f}" if scaled else f"the {number}"
-            )
-            rows = "row" if number == 1 and not scaled else "rows"
-            before, after = (
-                np.nanmedian(self.rows[name].values[tried]) for name in ("kl", "kl_refined")
-            )
-            lines.append(
-                f"Refined: {some} {rows} that neither raw nor weighted draws are enough for; "
-                f"{mended['refined'] / number:.0%} can be used then, and the median of KL(q || p) "
-                f"went from {before:.2f} to {after:.2f} nats."
-                + (" The numbers with ~ say so of all." if scaled else "")
-            )
-        return lines
-
-    def _annealed(self) -> list[str]:
-        """What annealing from the prior says of the rows that were believed without it."""
-        hidden, good = (self.rows.attrs.get(f"{name}_rows", 0) for name in ("hidden", "simulated"))
-        simulated = []
-        if hidden > 2:
-            simulated = [
-                f"Of {good} simulated rows whose weights look good, {hidden} have their truth "
-                "where q(z|x) puts no draws, as in a second mode."
-            ]
-        return self._contradicted() + simulated
-
-    def _contradicted(self) -> list[str]:
-        asked = int(np.isfinite(self.rows.annealed_log_evidence).sum())
-        against = int(self.rows.contradicted.sum())
-        if against:
-            return [
-                f"Annealing from the prior finds mass that q(z|x) misses in {against} of {asked} "
-                "rows otherwise believed: they are not, and neither are rows that nobody asked."
-            ]
-        if asked:
-            return [f"Annealing from the prior contradicts none of {asked} rows believed."]
-        return []
-
-    def _divergence(self) -> str:
-        kl = self.rows.kl.values
-        finite = np.isfinite(kl)
-        if not finite.any():
-            return "not finite in any row."
-        middle, most = np.quantile(kl[finite], [0.5, 0.9])
-        low = int((self.rows.weights_usable.values != 1)[finite].sum())
-        return (
-            f"{middle:.2f} nats in half of the rows, {most:.2f} in nine of ten"
-            + ("" if finite.all() else f", less {(~finite).sum()} rows in which it is not finite")
-            + (f"; of {low} rows whose weights cannot be used, rather more." if low else ".")
-        )
-
-    def _evidence(self) -> str:
-        evidence = self.rows.log_evidence.values
-        finite = np.isfinite(evidence)
-        lost = int((~finite).sum())
-        if not finite.any():
-            return (
-                f"log p(x) is not finite in any of {lost} rows: this model describes none of them, "
-                "as after a fit that diverged."
-            )
-        some = evidence[finite]
-        error = np.std(some, ddof=1) / np.sqrt(len(some)) if len(some) > 1 else np.nan
-        bound = int((np.isinf(self.rows.log_evidence_high.values) & finite).sum())
-        over = f" +- {error:.2f}" if np.isfinite(error) else ""
-        words = f"log p(x) is {some.mean():.2f}{over} nats per row"
-        if lost:
-            words += f", less {lost} rows in which it is not finite"
-        if bound:
-            words += (
-                f"; of {bound} rows whose weights cannot be used it is a lower bound, on average, "
-                "and nothing bounds it from above: a sandwich is of simulated rows alone"
-            )
-        words += "."
-        baseline = self.rows.attrs.get("baseline")
-        if baseline is not None and some.mean() < baseline:
-            words += (
-                f" That is below {baseline:.2f}, what independent entries reach: this model "
-                "describes these rows worse than one without latents, as after a fit that failed."
-            )
-        if not (self.latents.active.any() or (self.latents.used > 0.1).any()):
-            words += (
-                " No latent is used, by encoder or decoder: rows are all described alike, and the "
-                "fit went nowhere."
-            )
-        return words
-
-    def to_datatree(self) -> xr.DataTree:
-        """Everything found, a group for each attribute."""
-        import xarray as xr
-
-        names = ("rows", "latents", "calibration", "gaps", "prior_gap")
-        found = {name: getattr(self, name).copy() for name in names}
-        found["rows"].attrs.pop("parts", None)
-        tree = xr.DataTree.from_dict(found)
-        tree.attrs["summary"] = self.summary()
-        return tree
-
-    def plot(self) -> Figure:
-        """Four pictures: see :func:`~ppl_vae.pictures.checks.plot_diagnosis`."""
-        from .. import plot_diagnosis
-
-        return plot_diagnosis(self.rows, self.latents, self.calibration, self.gaps)
+# Rows, spread over all, by which latents in use and the prior are looked at, at most.
+_ROWS = 100_000
 
 
 @renamed(context="covariates")
@@ -268,6 +45,7 @@ def diagnose(
     baseline: float | None = None,
     training: Tensor | Rows | None = None,
     seed: int = 0,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> Diagnosis:
     """Say which rows' posteriors can be believed, and what is wrong where they cannot.
@@ -311,13 +89,21 @@ def diagnose(
         learned prior would win, see :func:`~ppl_vae.prior_gap`.
     seed
         Decides all draws.
+    store
+        The path of a zarr store, or a :class:`~ppl_vae.Store`, that everything is written to, a
+        group for each attribute. What is found of a chunk of rows is kept beside it until all is
+        there, so that a diagnosis that was killed goes on, by any number of processes that share
+        the rows; it ends the same bit for bit. ``rows`` is then read when it is needed.
     progress
         Show how it goes on standard error.
 
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``covariates`` is not what the VAE describes, or a number is too small.
+        If ``x`` or ``covariates`` is not what the VAE describes, a number is too small, or the
+        store is of other results.
+    FileExistsError
+        If something else is where the store would be.
 
     Notes
     -----
@@ -337,7 +123,44 @@ def diagnose(
     data = Rows.of(x, covariates)
     data.check(vae)
     _check_options(num_samples, max_samples, tolerance)
-    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    given: dict[str, Any] = {
+        "num_samples": num_samples,
+        "max_samples": max_samples,
+        "tolerance": tolerance,
+        "num_simulations": num_simulations,
+        "gap_rows": gap_rows,
+        "refined_rows": refined_rows,
+        "annealed_rows": annealed_rows,
+        "baseline": baseline,
+        "seed": seed,
+    }
+    others = None if training is None else Rows.of(training)
+
+    def found(stages: Stages) -> Diagnosis:
+        return _found(vae, data, others, stages=stages, progress=progress, **given)
+
+    if store is None:
+        return found(Stages())
+    return kept(found, store, vae, data, others, given)
+
+
+def _found(
+    vae: AmortizedModel,
+    data: Rows,
+    training: Rows | None,
+    *,
+    stages: Stages,
+    num_samples: int,
+    max_samples: int,
+    tolerance: float,
+    num_simulations: int,
+    gap_rows: int,
+    refined_rows: int | None,
+    annealed_rows: int,
+    baseline: float | None,
+    **options: Any,
+) -> Diagnosis:
+    """Everything that :func:`diagnose` says."""
     rows = verdicts(
         vae,
         data,
@@ -346,13 +169,18 @@ def diagnose(
         tolerance=tolerance,
         refined_rows=refined_rows,
         annealed_rows=annealed_rows,
+        stages=stages,
         **options,
     )
     if baseline is not None:
         rows.attrs["baseline"] = float(baseline)
     some = spread(np.arange(len(data)), gap_rows)
     gaps = amortization_gap(vae, data.select(some), num_samples=num_samples, **options)
-    latents = active_units(vae, several_rows(vae, data, training, seed=seed), **options)
+    few = data if len(data) <= _ROWS else data.select(spread(np.arange(len(data)), _ROWS))
+    if training is not None and len(training) > _ROWS:
+        training = training.select(spread(np.arange(len(training)), _ROWS))
+    seed = options["seed"]
+    latents = active_units(vae, several_rows(vae, few, training, seed=seed), **options)
     latents = latents.assign(used=("latent", loss_without(vae, data.covariates, seed=seed)))
     calibration = calibrate(
         vae,
@@ -369,7 +197,7 @@ def diagnose(
         latents=latents,
         calibration=calibration,
         gaps=gaps,
-        prior_gap=prior_gap(vae, data, training=training, **options),
+        prior_gap=prior_gap(vae, few, training=training, **options),
     )
 
 
@@ -385,7 +213,3 @@ def _check_options(num_samples: int, max_samples: int, tolerance: float) -> None
         raise ValueError(
             f"tolerance is {tolerance}; pass a positive number of posterior standard deviations"
         )
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["bound", "contradict"]
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def contradict(
     found: dict[str, np.ndarray],
     verdict: np.ndarray,
     reason: np.ndarray,
-    moments: dict[int, tuple[np.ndarray, np.ndarray]],
+    tried: np.ndarray,
+    better: Mapping[str, Any],
     annealed_rows: int,
     hidden: tuple[int, int],
     seed: int,
@@ -52,7 +54,11 @@ def contradict(
         if not len(rows) or (step and not (against.any() or suspected)):
             break
         refined = verdict[rows] == "refined"
-        normals = {i: moments[row] for i, row in enumerate(rows.tolist()) if refined[i]}
+        places = np.searchsorted(tried, rows)
+        normals = {
+            i: (better["mean"][places[i]], better["covariance"][places[i]])
+            for i in np.flatnonzero(refined).tolist()
+        }
         annealed = missed_mass(
             vae,
             data.select(rows),
@@ -105,7 +111,7 @@ def bound(
     found: dict[str, np.ndarray],
     verdict: np.ndarray,
     tried: np.ndarray,
-    better: dict[str, np.ndarray],
+    better: Mapping[str, Any],
     annealed_rows: int,
     seed: int,
     options: dict[str, Any],

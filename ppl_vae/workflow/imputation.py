@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["impute"]
 
+import os
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +15,19 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..dims import event_dims
 from ..progress import Progress
-from ..rows import Batch, Rows, rows_within_budget
-from ..sink import MemorySink
+from ..rows import Rows, rows_within_budget
+from ..sink import MemorySink, Sink
+from .chunked import sink_for, through
 from .conformal import hidden_entries, margins
-from .khat import khat, reliable_khat
-from .latents import density, draw
+from .filling import check_gaps, completed
+from .khat import reliable_khat
 from .posterior import evaluating
-from .resampling import resampled
 from .sampling import stage_seed
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from ..store import Store
 
 # Draws, means and their order are in memory together.
 _COPIES = 3
@@ -46,6 +50,7 @@ def impute(
     conformal: Any = None,
     seed: int = 0,
     chunk_rows: int | None = None,
+    store: str | os.PathLike[str] | Store | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     r"""Draw the missing entries of rows given those observed, and say what they may be.
@@ -83,11 +88,14 @@ def impute(
         hidden entries lie within: split conformal prediction, which then holds for new rows,
         whatever the VAE is, where entries are missing as these are, at random. Entries that are
         missing because of what they are cannot be had for this, as they were never seen: for them
-        it promises nothing, and a model of why they are missing is refused.
+        it promises nothing, and a model of why they are missing is refused. These rows
+        are held in memory.
     seed
         Decides the draws, together with ``chunk_rows``.
     chunk_rows
         Rows at a time; by default as many as keep a chunk within about 64 MB.
+    store
+        As in :func:`~ppl_vae.sample_posterior`: rows on disk are then filled whatever their number.
     progress
         Show how it goes on standard error.
 
@@ -114,8 +122,11 @@ def impute(
     Raises
     ------
     TypeError, ValueError
-        If ``x`` or ``covariates`` is not what the VAE describes, a number is not accepted, or
-        ``conformal`` is given with a model of why entries are missing.
+        If ``x`` or ``covariates`` is not what the VAE describes, a number is not accepted,
+        ``conformal`` is given with a model of why entries are missing, or the store is of other
+        results.
+    FileExistsError
+        If something else is where the store would be.
 
     Notes
     -----
@@ -159,14 +170,10 @@ def impute(
         )
     names = _names(x)
     data = Rows.of(x, covariates)
+    check_gaps(vae, data, "x")
     held_out = None if conformal is None else Rows.of(conformal)
-    options: dict[str, Any] = {
-        "num_samples": num_samples,
-        "level": level,
-        "chunk_rows": chunk_rows,
-        "progress": progress,
-    }
-    found = _impute(vae, data, num_draws=num_draws, seed=seed, name="x", **options)
+    size = rows_within_budget(vae.event_shape, _COPIES * num_samples, chunk_rows=chunk_rows)
+    options: dict[str, Any] = {"num_samples": num_samples, "level": level, "progress": progress}
     attrs: dict[str, Any] = {
         "num_samples": num_samples,
         "level": level,
@@ -175,124 +182,87 @@ def impute(
         "assumes": _ASSUMES[vae.missing_at_random],
     }
     dims = event_dims(vae.event_shape)
-    variables = {
-        name: (("row", *dims)[: array.ndim], array)
-        for name, array in found.items()
-        if name != "draws"
-    }
-    variables["draws"] = (("draw", "row", *dims), found["draws"])
+    beside: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    margin = None
     if held_out is not None:
-        margin = _margin(vae, held_out, seed=stage_seed(seed, 1), **options)
-        for name, sign in (("low", -1.0), ("high", 1.0)):
-            variables[name] = (("row", *dims), (found[name] + sign * margin).astype(margin.dtype))
-        variables["margin"] = (dims, margin)
+        margin = _margin(vae, held_out, seed=stage_seed(seed, 1), size=size, **options)
+        beside = {"margin": (dims, margin)}
         attrs["conformal_rows"] = len(held_out)
+    coords = {dim: np.arange(n) for dim, n in zip(dims, vae.event_shape, strict=True)}
+    if names is not None and dims == ("feature",):
+        coords["feature"] = np.array(names)
+    by_entry = ("x", "missing", "sd", "low", "high", "share")
+    layout = {
+        **dict.fromkeys(by_entry, ("row", *dims)),
+        **dict.fromkeys(("pareto_k", "weights_usable", "effective_samples"), ("row",)),
+        "draws": ("draw", "row", *dims),
+    }
+    to: Sink
+    if store is None:
+        to, kept = MemorySink(len(data)), None
+    else:
+        from ..store import Contents, Variable
+
+        to = kept = sink_for(
+            store,
+            vae,
+            data,
+            Contents(
+                {name: Variable(name, own) for name, own in layout.items()},
+                coords=coords,
+                beside=beside,
+                attrs={"": attrs},
+            ),
+            size=size,
+            numbers=(len(by_entry) + num_draws) * prod(vae.event_shape),
+            what="impute",
+            num_samples=num_samples,
+            num_draws=num_draws,
+            level=level,
+            seed=seed,
+            conformal=held_out and held_out.fingerprint(),
+        )
+    given = {"num_draws": num_draws, "seed": seed, "size": size, **options}
+    _impute(vae, data, to, margin=margin, **given)
+    if kept is not None:
+        return kept.close().open()
     import xarray as xr
 
-    coords: dict[str, Any] = {"row": range(len(data)), "draw": range(num_draws)}
-    if names is not None and dims == ("feature",):
-        coords["feature"] = names
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
+    arrays = to.arrays()
+    arrays["draws"] = np.moveaxis(arrays["draws"], 1, 0)
+    variables = {name: (own, arrays[name]) for name, own in layout.items()}
+    coords |= {"row": np.arange(len(data)), "draw": np.arange(num_draws)}
+    return xr.Dataset({**variables, **beside}, coords=coords, attrs=attrs)
 
 
 def _impute(
     vae: AmortizedModel,
     data: Rows,
+    sink: Sink,
     *,
     num_samples: int,
     num_draws: int,
     level: float,
     seed: int,
-    chunk_rows: int | None,
+    size: int,
     progress: bool,
-    name: str,
-) -> dict[str, np.ndarray]:
-    """What :func:`impute` says of each row, by name, and ``draws`` with the draw first."""
-    x, given = data.take(slice(None), vae.like)
-    _check(vae, data, x, name)
-    missing = x.isnan()
-    rows = missing.flatten(1).any(1).nonzero().flatten()
-    sink = MemorySink(len(rows))
-    size = rows_within_budget(vae.event_shape, _COPIES * num_samples, chunk_rows=chunk_rows)
-    some = Rows(x[rows], None if given is None else given[rows])
-    threshold = reliable_khat(num_samples)
-    with evaluating(vae, seed), Progress(len(rows), "impute", show=progress) as bar:
-        for chunk, batch in some.chunks(size, vae.like):
-            z, log_weight = _weighted(vae, batch, num_samples)
-            drawn, means = vae.complete(resampled(z, log_weight), *batch)
-            k = khat(log_weight)
-            share = log_weight.double().softmax(0)
-            summary = _summary(batch.x, drawn, means, level)
-            summary["draws"] = drawn[_spaced(num_samples, num_draws)].transpose(0, 1)
-            summary["pareto_k"] = k
-            summary["weights_usable"] = k <= threshold
-            summary["effective_samples"] = 1 / share.square().sum(0)
-            for key, value in summary.items():
-                sink.write(key, chunk, value)
-            bar.advance(len(batch.x))
-    at, whole = rows.cpu().numpy(), x.cpu().numpy()
-    nothing: dict[str, Any] = {
-        "pareto_k": np.nan,
-        "weights_usable": True,
-        "effective_samples": np.nan,
+    margin: np.ndarray | None = None,
+) -> None:
+    """Write what :func:`impute` says of each row, and ``draws`` with the row first."""
+    given: dict[str, Any] = {
+        "num_samples": num_samples,
+        "num_draws": num_draws,
+        "level": level,
     }
-    found = {"x": whole.copy(), "missing": missing.cpu().numpy()}
-    arrays = sink.arrays()
-    for key in ("sd", "low", "high", "share"):
-        found[key] = np.full_like(whole, np.nan)
-    for key, value in nothing.items():
-        found[key] = np.full(len(whole), value)
-    found["draws"] = np.repeat(whole[:, None], num_draws, 1)  # (row, draw, *event)
-    for key, values in arrays.items():
-        found[key][at] = values
-    found["draws"] = np.moveaxis(found["draws"], 1, 0)
-    return found
-
-
-def _weighted(vae: AmortizedModel, batch: Batch, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Latents ``(draw, row, latent)`` and their log-weights; of rows without entries the prior's.
-
-    An encoder need not know the prior, which can be drawn from.
-    """
-    q = vae.posterior(*batch)
-    z = draw(q, (num_samples,))
-    log_likelihood = vae.log_likelihood(z, *batch)
-    prior = vae.prior_at(batch.covariates)
-    log_weight = log_likelihood + prior.log_prob(z) - density(q, z)
-    empty = batch.x.isnan().flatten(1).all(1)
-    if empty.any():
-        own = draw(prior, (num_samples,), rows=len(batch.x))
-        z = torch.where(empty[:, None], own, z)
-        # A model of what is missing has something to say of these rows too.
-        log_weight = torch.where(empty, vae.log_likelihood(z, *batch), log_weight)
-    return z, log_weight
-
-
-def _spaced(size: int, number: int) -> Tensor:
-    """Of draws in the order of latents, so many that are resampled systematically too."""
-    return torch.arange(number) * size // number
-
-
-def _summary(x: Tensor, drawn: Tensor, means: Tensor, level: float) -> dict[str, Tensor]:
-    """Point, spread and interval of each missing entry, from ``(draw, row, *event)``."""
-    missing = x.isnan()
-    point = torch.where(missing, means.mean(0), x)
-    share, low, high, sd = (torch.full_like(point, torch.nan) for _ in range(4))
-    vague = missing & point.isnan()  # has no mean
-    if vague.any():
-        values = drawn[:, vague]  # (draw, entry)
-        category = (values == values.round()).all(0)
-        common = values.mode(0).values
-        often = (values == common).to(share.dtype).mean(0)
-        point[vague] = torch.where(category, common, values.median(0).values)
-        share[vague] = often.masked_fill(~category, torch.nan)
-    numbers = missing & share.isnan()
-    if numbers.any():
-        ordered = drawn[:, numbers].sort(0).values  # (draw, entry)
-        beyond = int((1 - level) / 2 * len(ordered))
-        low[numbers], high[numbers] = ordered[beyond], ordered[len(ordered) - 1 - beyond]
-        sd[numbers] = ordered.std(0)
-    return {"x": point, "sd": sd, "low": low, "high": high, "share": share}
+    with evaluating(vae, seed), Progress(len(data), "impute", show=progress) as bar:
+        for rows, batch in through(data, size, vae.like, sink, seed=seed, bar=bar):
+            for name, value in completed(vae, batch, **given).items():
+                array = value.cpu().numpy()
+                if margin is not None and name in ("low", "high"):
+                    wider = margin if name == "high" else -margin
+                    array = (array + wider).astype(margin.dtype)
+                sink.write(name, rows, array)
+            bar.advance(len(batch.x))
 
 
 def _margin(vae: AmortizedModel, data: Rows, *, seed: int, **options: Any) -> np.ndarray:
@@ -300,39 +270,12 @@ def _margin(vae: AmortizedModel, data: Rows, *, seed: int, **options: Any) -> np
     x, given = data.take(slice(None), vae.like)
     hidden = hidden_entries(x, seed)
     holes = Rows(x.masked_fill(hidden, torch.nan), given)
-    found = _impute(vae, holes, num_draws=1, seed=seed, name="conformal", **options)
+    check_gaps(vae, holes, "conformal")
+    sink = MemorySink(len(holes))
+    _impute(vae, holes, sink, num_draws=1, seed=seed, **options)
     truth = x.where(hidden, torch.nan).cpu().numpy()
+    found = sink.arrays()
     return margins(found["low"], found["high"], truth, options["level"])
-
-
-def _check(vae: AmortizedModel, data: Rows, x: Tensor, name: str) -> None:
-    """Refuse rows that the model does not describe, but for those without any entry.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :meth:`Rows.check`.
-    """
-    empty = x.isnan().flatten(1).all(1) if x.dim() > 1 and x.numel() else torch.zeros(0).bool()
-    if not empty.any():
-        data.check(vae, name=name)
-        return
-    if not vae.missing:
-        raise ValueError(
-            f"{name} has missing entries (NaN) but this VAE was built for none; build it with "
-            "VAEConfig(..., missing=True)"
-        )
-    given = data.covariates
-    if empty.all():
-        z, _, one = vae.simulate(1, given)
-        whole = torch.ones(1, *vae.event_shape, dtype=torch.bool, device=z.device)
-        stand_in = draw(vae.likelihood(z, one, whole)).to(x)
-        if x.shape[1:] != stand_in.shape[1:]:
-            stand_in = torch.zeros_like(x[:1])  # whose shape is refused
-    else:
-        stand_in = x[~empty][:1]
-    filled = torch.where(empty.reshape(-1, *[1] * (x.dim() - 1)), stand_in, x)
-    Rows(filled, given).check(vae, name=name)
 
 
 def _names(x: Any) -> list[str] | None:

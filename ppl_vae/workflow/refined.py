@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["refined"]
+__all__ = ["refined", "refined_at_once"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..rows import Batch, Rows, rows_within_budget
-from ..sink import MemorySink
+from ..sink import MemorySink, Sink
+from .chunked import parts, through
 from .judgement import judge, verdict_of
 from .local_normal import PARTICLES, LocalPosterior, encoded
 from .natural_gradient import natural_gradient
@@ -34,11 +35,12 @@ def refined(
     tolerance: float,
     seed: int,
     progress: bool = True,
-) -> dict[str, np.ndarray]:
+    sink: Sink | None = None,
+) -> dict[str, Any]:
     """Refine some rows by natural gradients, and judge the draws that they have then.
 
     A row that ``num_samples`` draws leave open is judged by 2000, afresh; as many other draws
-    estimate its log p(x).
+    estimate its log p(x). What is found goes to ``sink``, by default to memory.
 
     Returns
     -------
@@ -48,19 +50,15 @@ def refined(
     """
     most = max(num_samples, REFINED_DRAWS)
     picked = data.select(rows)
-    room = (max(prod(vae.event_shape), 8 * vae.latent_dim),)
-    size = min(
-        rows_within_budget(room, num_samples),
-        rows_within_budget(vae.event_shape, PARTICLES, gradients=True),
-    )
-    sink = MemorySink(len(rows))
+    sink = MemorySink(len(rows)) if sink is None else sink
+    size = refined_at_once(vae, num_samples)
     with evaluating(vae, seed), Progress(len(rows), "refine", show=progress) as bar:
-        for where, batch in picked.chunks(size, vae.like):
+        for where, batch in through(picked, size, vae.like, sink, seed=seed, bar=bar):
             _, best = natural_gradient(vae, *batch)
             found = _judged(vae, batch, best, num_samples, most, tolerance)
             open_ = np.flatnonzero(verdict_of(_numpy(found)) == "")
-            for some in _parts(open_, rows_within_budget(room, most)):
-                index = torch.as_tensor(some, device=batch.x.device)
+            for part in parts(slice(0, len(open_)), rows_within_budget(_room(vae), most)):
+                index = torch.as_tensor(open_[part], device=batch.x.device)
                 few, normal = _at(vae, batch, best, index)
                 for name, values in _judged(vae, few, normal, most, most, tolerance).items():
                     found[name][index] = values
@@ -68,6 +66,19 @@ def refined(
                 sink.write(name, where, values)
             bar.advance(len(batch.x))
     return sink.arrays()
+
+
+def refined_at_once(vae: AmortizedModel, num_samples: int) -> int:
+    """How many rows are refined at a time."""
+    return min(
+        rows_within_budget(_room(vae), num_samples),
+        rows_within_budget(vae.event_shape, PARTICLES, gradients=True),
+    )
+
+
+def _room(vae: AmortizedModel) -> tuple[int]:
+    """Numbers of a draw, with moments of its latents."""
+    return (max(prod(vae.event_shape), 8 * vae.latent_dim),)
 
 
 def _judged(
@@ -114,11 +125,6 @@ def _at(
     few = Batch(batch.x[index], covariates)
     normal = replace(best.normal, loc=best.normal.loc[index], scale=best.normal.scale[index])
     return few, replace(encoded(vae, *few), normal=normal, keeps=best.keeps[index])
-
-
-def _parts(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _numpy(found: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["VERDICTS", "spread", "verdicts"]
 
+from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..rows import Rows, rows_within_budget
+from .chunked import region_rows
 from .doubt import bound, contradict
 from .judgement import judge, reasons, verdict_of
 from .missed import hidden_modes
 from .posterior import Draws, map_draws
-from .refined import refined
+from .refined import refined, refined_at_once
 from .sampling import spread, stage_seed
+from .stages import Stages
 from .weights import average_weight
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ _MORE = 4
 _BUDGET = 10**9
 # Draws that log p(x) of rows that needed many is estimated with, at most.
 _ESTIMATED = 8000
+# Numbers that a step finds of a row, about.
+_NUMBERS = 24
 # Numbers in the covariances of refined rows, about 512 MB in single precision.
 _COVARIANCES = 2**27
 # Results of refined rows, and what the judgement of their draws calls them.
@@ -61,6 +66,7 @@ def verdicts(
     annealed_rows: int = 50,
     seed: int = 0,
     progress: bool = True,
+    stages: Stages | None = None,
 ) -> xr.Dataset:
     r"""Say of each row whether its draws can be used as they are, reweighted, refined, or not.
 
@@ -91,6 +97,8 @@ def verdicts(
         refines all.
     seed, progress
         As in :func:`~ppl_vae.diagnose`.
+    stages
+        Keeps what each step finds; by default in memory.
 
     Returns
     -------
@@ -113,9 +121,10 @@ def verdicts(
     data = Rows.of(x, covariates)
     size = len(data)
     options: dict[str, Any] = {"progress": progress}
-    found = _judged(vae, data, num_samples, max_samples, tolerance, seed, options)
+    kept = stages or Stages()
+    found = _judged(vae, data, num_samples, max_samples, tolerance, seed, options, kept)
     verdict, reason = verdict_of(found), reasons(found, tolerance)
-    found |= _estimated(vae, data, found, num_samples, seed, options)
+    found |= _estimated(vae, data, found, num_samples, seed, options, kept)
     lost = ~np.isfinite(found["log_evidence"]) | np.isnan(found["pareto_k"])
     verdict[lost], reason[lost] = "not", "log p(x), or a weight, is not finite"
 
@@ -126,16 +135,23 @@ def verdicts(
     found["tried"] = np.zeros(size, dtype=bool)
     for name in _OF_REFINED:
         found[name] = np.full(size, np.nan)
-    better: dict[str, np.ndarray] = {}
+    better: dict[str, Any] = {}
     if len(tried):
-        better = refined(
-            vae,
-            data,
-            tried,
-            num_samples=num_samples,
-            tolerance=tolerance,
-            seed=stage_seed(seed, 200),
-            **options,
+        numbers = _NUMBERS + vae.latent_dim * (1 + vae.latent_dim)
+        better = kept.run(
+            "refined",
+            len(tried),
+            region_rows(refined_at_once(vae, num_samples), numbers),
+            lambda sink: refined(
+                vae,
+                data,
+                tried,
+                num_samples=num_samples,
+                tolerance=tolerance,
+                seed=stage_seed(seed, 200),
+                sink=sink,
+                **options,
+            ),
         )
         found["tried"][tried] = True
         for name, source in _OF_REFINED.items():
@@ -146,14 +162,12 @@ def verdicts(
             "the encoder's draws: " + reason[tried].astype(object),
             "refined: " + reasons(better, tolerance).astype(object),
         ).astype(str)
-    moments = {
-        int(row): (better["mean"][i], better["covariance"][i]) for i, row in enumerate(tried)
-    }
+    kept.alone()
     hidden = 0, 0
     if annealed_rows:
         hidden = hidden_modes(vae, data.covariates, seed=stage_seed(seed, 400), **options)
     whole = contradict(
-        vae, data, found, verdict, reason, moments, annealed_rows, hidden, seed, options
+        vae, data, found, verdict, reason, tried, better, annealed_rows, hidden, seed, options
     )
     if whole:
         bound(vae, data, found, verdict, tried, better, annealed_rows, seed, options)
@@ -180,6 +194,7 @@ def _judged(
     tolerance: float,
     seed: int,
     options: dict[str, Any],
+    kept: Stages,
 ) -> dict[str, np.ndarray]:
     """Judge all rows, and those that are open again with more draws."""
     most = max(num_samples, max_samples)
@@ -187,14 +202,14 @@ def _judged(
     found: dict[str, np.ndarray] = {}
     rows, size, left = np.arange(len(data)), num_samples, _BUDGET
     for stage in range(64):
-        drawn = map_draws(
+        drawn = _drawn(
             vae,
             data.select(rows),
-            None,
             lambda draws: judge(draws.log_weight, draws.z, tolerance=tolerance, most=most),
+            f"judged-{stage}",
+            kept,
             num_samples=size,
             seed=stage_seed(seed, stage),
-            chunk_rows=_chunk(vae, size),
             label="judge",
             **options,
         )
@@ -222,6 +237,7 @@ def _estimated(
     num_samples: int,
     seed: int,
     options: dict[str, Any],
+    kept: Stages,
 ) -> dict[str, np.ndarray]:
     """log p(x) from draws apart from those that judged: of reweighted rows, from more."""
     usable = (found["weights_usable"] == 1) | (found["raw_close"] == 1)
@@ -240,14 +256,14 @@ def _estimated(
                 values = average_weight(draws.log_weight, every)
                 return {name: value for name, value in values.items() if name != "pareto_k"}
 
-            drawn = map_draws(
+            drawn = _drawn(
                 vae,
                 data.select(rows),
-                None,
                 summary,
+                f"evidence-{size}-{'usable' if can else 'bound'}",
+                kept,
                 num_samples=int(size),
                 seed=stage_seed(seed, 100 + int(can)),
-                chunk_rows=_chunk(vae, int(size)),
                 label="evidence",
                 **options,
             )
@@ -256,14 +272,31 @@ def _estimated(
     return arrays
 
 
+def _drawn(
+    vae: AmortizedModel,
+    data: Rows,
+    summary: Callable[[Draws], dict[str, Tensor]],
+    step: str,
+    kept: Stages,
+    *,
+    num_samples: int,
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """A summary of draws for each row, where moments are taken of latents as well."""
+    width = max(prod(vae.event_shape), 8 * vae.latent_dim)
+    size = rows_within_budget((width,), num_samples)
+    given = {"num_samples": num_samples, "chunk_rows": size, **options}
+    return kept.run(
+        step,
+        len(data),
+        region_rows(size, _NUMBERS),
+        lambda sink: map_draws(vae, data, None, summary, sink=sink, **given),
+    )
+
+
 def _unit(name: str) -> dict[str, str]:
     if name.startswith(("kl", "log_evidence", "annealed", "standard_error", "elbo")):
         return {"unit": "nats"}
     if name.startswith(("raw_mean", "weighted_mean")):
         return {"unit": "posterior standard deviations"}
     return {}
-
-
-def _chunk(vae: AmortizedModel, num_samples: int) -> int:
-    """How many rows at a time, where moments are taken of latents as well."""
-    return rows_within_budget((max(prod(vae.event_shape), 8 * vae.latent_dim),), num_samples)
