@@ -44,6 +44,21 @@ for command in (
     app.command()(command)
 
 
+# How often a thread that waits for others looks before it sleeps. OpenMP's own number, 300,000,
+# holds a core for a millisecond, which is another program's on a busy machine
+# (`python benchmarks/busy.py`).
+_SPINS = "1000"
+
+
+def wait_passively() -> None:
+    """Have OpenMP's threads sleep while they wait, unless the environment says how they wait.
+
+    It is read when PyTorch is imported, and not again.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
+
+
 class _Terminated(BaseException):
     pass
 
@@ -58,6 +73,7 @@ def main() -> None:
     def terminate(*_: Any) -> None:
         raise _Terminated
 
+    wait_passively()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
     try:

@@ -32,9 +32,11 @@ from .options import (
     Resume,
     Seed,
     Thousands,
+    Threads,
     name_of,
     numbers,
     source_of,
+    threads_of,
 )
 from .printing import published
 
@@ -134,6 +136,7 @@ def fit(
     engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = None,
+    threads: Threads = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
     log: Annotated[
@@ -197,6 +200,7 @@ def fit(
         "engine": engine,
         "device": device,
         "precision": precision,
+        "threads": threads_of(threads),
         "checkpoint_every": checkpoint_every,
         "log": log,
         "film": film,
@@ -232,6 +236,7 @@ def reproduce(
     engine: Engine = "auto",
     device: Device = "auto",
     precision: Precision = None,
+    threads: Threads = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
     checkpoint_every: CheckpointEvery = None,
     resume: Resume = False,
@@ -267,6 +272,7 @@ def reproduce(
         engine=engine,
         device=device,
         precision=precision,
+        threads=threads_of(threads),
         checkpoint_every=checkpoint_every,
         film=film,
     )

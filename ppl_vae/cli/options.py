@@ -28,11 +28,13 @@ __all__ = [
     "RunFolder",
     "Seed",
     "Thousands",
+    "Threads",
     "Unseen",
     "free_file",
     "name_of",
     "numbers",
     "source_of",
+    "threads_of",
     "writable",
 ]
 
@@ -112,6 +114,14 @@ Precision = Annotated[
     str | None,
     typer.Option(help="32, tf32 or bf16: of matrix products. 32 unless the preset says another."),
 ]
+Threads = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the processor: auto, as many as pay now, by what steps take; or how many, which "
+        "makes fits equal to the last digit. If not given, auto, or OMP_NUM_THREADS.",
+        metavar="N",
+    ),
+]
 CheckpointEvery = Annotated[
     float | None,
     typer.Option(
@@ -175,6 +185,17 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
         raise ValueError(
             f"{option} is {text!r}; pass whole numbers with commas between, such as 500,500"
         ) from None
+
+
+def threads_of(text: str | None) -> int | str | None:
+    """What ``fit`` is told of threads: None where the environment has said so before."""
+    if text is None:
+        return None if "OMP_NUM_THREADS" in os.environ else "auto"
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--threads is {text!r}; pass auto, or a number of at least 1")
+    return int(text)
 
 
 def free_file(path: Path, force: bool, accepted: tuple[str, ...]) -> Path:

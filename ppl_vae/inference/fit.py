@@ -8,13 +8,12 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.infer import ELBO
-from torch import Tensor
 
 from ..amortized import AmortizedModel
 from ..components.registry import Choice
@@ -27,9 +26,11 @@ from .engine.step import ENGINES, choose_engine
 from .held_out import split
 from .log import Log
 from .loop import Loop, NotFiniteError, default_objective
-from .objectives import RowObjective, objective_of
+from .objectives import objective_of
 from .ranks import Ranks, launched, suitable
 from .schedules import Schedule, schedule_of
+from .settings import description, name_of, settings_of
+from .threads import Threads
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,6 +54,8 @@ class FitResult:
         Wall-clock time of fitting; of a resumed fit, with what it took before it was stopped.
     rows_per_second
         Rows of training data over that time, validation included.
+    threads
+        How many steps were taken by each number of threads of the processor.
     """
 
     history: xr.Dataset
@@ -60,6 +63,7 @@ class FitResult:
     finite: bool
     seconds: float
     rows_per_second: float
+    threads: Mapping[int, int]
 
 
 @renamed(context="covariates")
@@ -85,6 +89,7 @@ def fit(
     on_epoch: Callable[[int], None] | None = None,
     on_metrics: Callable[[dict[str, float]], Any] | None = None,
     fabric: Fabric | None = None,
+    threads: int | str | None = None,
     seed: int = 0,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     checkpoint_every: float | None = None,
@@ -93,9 +98,9 @@ def fit(
 ) -> FitResult:
     """Fit a VAE to rows of data by SVI, in place.
 
-    Each step takes a batch of rows, the gradient of a Pyro ELBO, and one fused Adam step. With
-    the same seed and engine on the same machine the result is the same to the last bit; random
-    state, param store and validation flag are given back as they were.
+    Each step takes a batch of rows, the gradient of a Pyro ELBO, and one fused Adam step. With the
+    same seed, engine and number of threads on the same machine the result is the same to the last
+    bit; random state, param store and validation flag are given back as they were.
 
     Parameters
     ----------
@@ -170,6 +175,10 @@ def fit(
         parameters, inputs and the optimizer keep theirs. For TensorFloat-32 on a GPU call
         ``torch.set_float32_matmul_precision("high")`` before. Its loggers, as of
         ``Fabric(loggers=CSVLogger("logs"))``, are told what ``on_metrics`` is.
+    threads
+        Of the processor, while the fit runs: by default PyTorch's number. ``"auto"`` takes as many
+        as pay, by the time of steps, and looks again: the more so where other programs run. Sums by
+        another number of threads differ in their last digits, so that two such fits may too.
     seed
         Decides the order of rows, binarization and the guide's draws.
     checkpoint_dir, checkpoint_every, resume
@@ -244,19 +253,19 @@ def fit(
         )
     ranks = Ranks(launched(fabric))
     settings = {
-        "config": _description(vae),
+        "config": description(vae),
         "rows": len(rows),
         "epochs": epochs,
         "batch_size": batch_size,
         "accumulate": accumulate,
         "average": average,
         "learning_rate": learning_rate,
-        "schedule": schedule if isinstance(schedule, str) else _name_of(schedule),
-        "optimizer": optimizer if isinstance(optimizer, str) else _name_of(optimizer),
+        "schedule": schedule if isinstance(schedule, str) else name_of(schedule),
+        "optimizer": optimizer if isinstance(optimizer, str) else name_of(optimizer),
         "max_gradient_norm": max_gradient_norm,
         "patience": patience,
         "binarize": binarize,
-        "objective": _settings_of(objective),
+        "objective": settings_of(objective),
         "engine": engine,
         "precision": str(fabric._precision.precision),
         "seed": seed,
@@ -273,6 +282,7 @@ def fit(
     was_training = vae.training
     with (
         Checkpoints(checkpoint_dir if ranks.first else None, settings, checkpoint_every) as kept,
+        Threads(threads, on_cpu=fabric.device.type == "cpu", alone=ranks.alone) as pool,
         ranks.together(),
         isolated(seed),
         warnings.catch_warnings(),
@@ -289,6 +299,7 @@ def fit(
             num_rows=len(rows),
             weighted=row_weights is not None,
             average=average,
+            threads=pool,
             accumulate=accumulate,
             max_gradient_norm=max_gradient_norm,
             engine=choose_engine(engine, epochs * (most // batch_size), vae, fabric.device),
@@ -310,7 +321,9 @@ def fit(
         def result() -> FitResult:
             seconds = time.perf_counter() - started
             speed = loop.epoch * len(rows) / max(seconds, 1e-9)
-            return FitResult(loop.history_dataset(), reason, finite, seconds, speed)
+            return FitResult(
+                loop.history_dataset(), reason, finite, seconds, speed, dict(pool.steps)
+            )
 
         try:
             _call(on_epoch, loop.epoch)
@@ -342,28 +355,6 @@ def fit(
     if not finite:
         warnings.warn(f"the fit stopped early: {reason}", RuntimeWarning, stacklevel=3)
     return result()
-
-
-def _description(vae: AmortizedModel) -> Any:
-    config = getattr(vae, "config", None)
-    return config.model_dump() if config else repr(vae)
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _settings_of(objective: ELBO) -> dict[str, Any]:
-    """What a resumed fit must agree with of an objective, of Pyro's and users' own too."""
-    if isinstance(objective, RowObjective):
-        return objective.settings()
-    numbers = {}
-    for name, value in vars(objective).items():
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        if isinstance(value, int | float | str | bool) and not name.startswith("_"):
-            numbers[name] = value
-    return {"objective": type(objective).__name__, **numbers}
 
 
 def _call(on_epoch: Callable[[int], None] | None, epoch: int) -> None:

@@ -24,6 +24,7 @@ from .averaging import Average
 from .engine.step import Step
 from .objectives import Elbo, MeanField, RowObjective, StickingTheLanding
 from .schedules import Schedule
+from .threads import Threads
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -108,6 +109,8 @@ class Loop:
         Whether rows have weights.
     average
         The part of a fit over which weights are averaged; 0 does not: see :class:`Average`.
+    threads
+        Learns how long steps take; by default nothing is made of it.
     options
         Arguments of :class:`~ppl_vae.inference.engine.step.Step`.
     """
@@ -122,9 +125,11 @@ class Loop:
         num_rows: int,
         weighted: bool = False,
         average: float = 0.0,
+        threads: Threads | None = None,
         **options: Any,
     ) -> None:
         self.vae = vae
+        self.threads = threads or Threads()
         self.objective = objective
         self.epochs = epochs
         self.average = Average(vae, average) if average else None
@@ -210,14 +215,16 @@ class Loop:
                 weights = rows.weights(chosen, like)
                 if weights is not None:
                     inputs = (*inputs, weights)
-                loss, norm = self.step(
-                    inputs,
-                    rate,
-                    factor=factor,
-                    share=len(chosen) / size,
-                    whole=size == batch_size,
-                    look=not ours or i % _LOOK == 0,
-                )
+                whole = size == batch_size
+                with self.threads.timed(counts=whole):
+                    loss, norm = self.step(
+                        inputs,
+                        rate,
+                        factor=factor,
+                        share=len(chosen) / size,
+                        whole=whole,
+                        look=not ours or i % _LOOK == 0,
+                    )
                 if self.average is not None:
                     self.average.update()
                 unread.append((i, rate, size, loss, norm))

@@ -106,6 +106,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             fabric=fabric,
             checkpoint_dir=folder / "checkpoint",
             checkpoint_every=recipe.checkpoint_every,
+            threads=recipe.threads,
             resume=resume,
             progress=progress,
             on_epoch=frames,
@@ -141,6 +142,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
                 "best_epoch": result.history.attrs["best_epoch"],
                 "seconds": result.seconds,
                 "rows_per_second": result.rows_per_second,
+                "steps_by_threads": {str(n): steps for n, steps in result.threads.items()},
             },
         }
         for what, make in afterwards(

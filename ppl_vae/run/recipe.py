@@ -47,6 +47,8 @@ class Recipe:
         Draws for each test row that log p(x) is estimated from.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    threads
+        Of the processor, as in :func:`~ppl_vae.fit`.
     precision
         The precision of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
     checkpoint_every
@@ -77,6 +79,7 @@ class Recipe:
     seed: int = 0
     num_samples: int = 500
     device: str = "auto"
+    threads: int | str | None = None
     precision: str = "32"
     checkpoint_every: float | None = None
     log: str | None = None
