@@ -252,7 +252,8 @@ def diagnosis(options: argparse.Namespace, clock: Clock) -> None:
     from ppl_vae.rows import Rows
 
     x, x_test, name = _mnist(options)
-    vae = VAE.from_config(VAEConfig.for_data(x[:5000], latent_dim=20, hidden=(400,)))
+    bits = (x[:5000] > 127).float()
+    vae = VAE.from_config(VAEConfig.for_data(bits, latent_dim=20, hidden=(400,)))
 
     def enough(_: int) -> None:
         if clock.left < 0.7 * options.seconds:
@@ -296,7 +297,8 @@ def best_mnist(options: argparse.Namespace, clock: Clock) -> None:
 
     def fitted(epochs: int, until: float) -> tuple[VAE, int]:
         torch.manual_seed(0)
-        vae = VAE.from_config(VAEConfig.for_data(x[:5000], **preset.vae))
+        bits = (x[:5000] > 127).float()
+        vae = VAE.from_config(VAEConfig.for_data(bits, **preset.vae))
 
         def on_epoch(done: int) -> None:
             ends.append(time.perf_counter())
