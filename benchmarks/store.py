@@ -10,6 +10,7 @@ one more of them each time, and two go on to the end. Both stores are then compa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -27,7 +28,7 @@ def write(path: str, store: str, rank: int, world: int, what: str, draws: int) -
     """What each process runs: results of its share of the rows at a path, into a store."""
     import torch
 
-    from ppl_vae import VAE, Store, VAEConfig, encode, judge_rows, sample_posterior
+    from ppl_vae import VAE, Store, VAEConfig, diagnose, encode, judge_rows, sample_posterior
     from ppl_vae.rows import Rows
 
     torch.set_num_threads(1)
@@ -41,7 +42,10 @@ def write(path: str, store: str, rank: int, world: int, what: str, draws: int) -
     before = anonymous()
     started = time.perf_counter()
     options = {"num_samples": draws} if draws else {}
-    of = {"encode": encode, "judge": judge_rows, "draw": sample_posterior}[what]
+    if what == "diagnose":  # what is of some rows, however many there are, in short
+        options |= {"refined_rows": 1000, "annealed_rows": 5, "gap_rows": 5, "num_simulations": 100}
+    known = {"encode": encode, "judge": judge_rows, "draw": sample_posterior, "diagnose": diagnose}
+    of = known[what]
     of(vae, rows, store=place, progress=False, **options)
     spent = time.perf_counter() - started
     print(json.dumps({"before": before, "seconds": spent}))
@@ -88,8 +92,12 @@ def watched(process: subprocess.Popen[str]) -> tuple[dict[str, float], float]:
 
 
 def listed(beside: Path) -> int:
-    """How many regions of an unfinished store are there."""
-    return sum(len(path.read_text().splitlines()) for path in beside.glob("finished-*"))
+    """How many regions of an unfinished store are there, or of its step that is not complete."""
+    found = 0
+    for path in beside.rglob("finished-*"):
+        with contextlib.suppress(FileNotFoundError):  # that step was completed just now
+            found += len(path.read_text().splitlines())
+    return found
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -110,7 +118,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--entries", type=int, default=784)
-    parser.add_argument("--what", choices=("encode", "judge", "draw"), default="encode")
+    parser.add_argument("--what", choices=("encode", "judge", "draw", "diagnose"), default="encode")
     parser.add_argument(
         "--draws", type=int, default=100, help="of each row, to judge it or to keep"
     )
