@@ -3,10 +3,22 @@
 import importlib.util
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
+from pyro.infer import SVI, Trace_ELBO
 from torch.nn.functional import one_hot
 
+from ppl_vae import (
+    MLP,
+    VAE,
+    BernoulliDecoder,
+    CompiledTrace_ELBO,
+    NormalEncoder,
+    StandardNormal,
+    fit,
+)
+from ppl_vae.inference.engine import step
 from ppl_vae.inference.engine.recording import Recording, RecordingError
 
 
@@ -135,3 +147,58 @@ def test_standard_normals_are_drawn_at_once():
     (made,) = recording(torch.zeros(2, 3))
     torch.manual_seed(1)
     assert torch.equal(made, normal.rsample())
+
+
+class ChannelsLast(torch.nn.Module):
+    """Two convolutions of images that lie channels last, as their gradients then do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 6, 3, padding=1)
+        self.second = torch.nn.Conv2d(6, 4, 3, padding=1)
+
+    out_features = 144
+
+    def forward(self, x, covariates=None):
+        maps = self.first(x.reshape(-1, 1, 6, 6)).contiguous(memory_format=torch.channels_last)
+        return self.second(maps.relu()).reshape(*x.shape[:-2], -1)
+
+
+@pytest.mark.parametrize(("engine", "accumulate"), [("graph", 1), ("graph", 2), ("compiled", 1)])
+def test_gradients_in_another_layout_go_to_their_own_weights(engine, accumulate):
+    """A fused kernel goes through memory in order, whatever the strides of a gradient say."""
+    x = (torch.rand(32, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    ends = []
+    for each in ("eager", engine):
+        torch.manual_seed(0)
+        decoder = BernoulliDecoder(MLP((2,), (8,), (6, 6)), (6, 6))
+        vae = VAE(StandardNormal(2), decoder, NormalEncoder(ChannelsLast(), 2))
+        fit(vae, x, epochs=8, batch_size=16, engine=each, accumulate=accumulate, progress=False)
+        ends.append(vae.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_fused_optimizer_of_pyro_reads_gradients_in_the_layout_of_their_weights():
+    x = (torch.rand(16, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    ends = []
+    for elbo in (Trace_ELBO(), CompiledTrace_ELBO()):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        decoder = BernoulliDecoder(MLP((2,), (8,), (6, 6)), (6, 6))
+        vae = VAE(StandardNormal(2), decoder, NormalEncoder(ChannelsLast(), 2))
+        svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2, "fused": True}), elbo)
+        for _ in range(12):
+            svi.step(x)
+        ends.append(vae.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_a_replayed_gradient_that_is_not_that_of_the_program_is_noticed(monkeypatch):
+    x = (torch.rand(32, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    decoder = BernoulliDecoder(MLP((2,), (8,), (6, 6)), (6, 6))
+    vae = VAE(StandardNormal(2), decoder, NormalEncoder(ChannelsLast(), 2))
+    monkeypatch.setattr(step, "laid_out_as", lambda parameter, gradient: gradient)
+    with pytest.warns(RuntimeWarning, match="gradient of a replayed step is off by"):
+        fit(vae, x, epochs=3, batch_size=16, engine="graph", progress=False)

@@ -181,11 +181,7 @@ class Ranks:
         *parts, mean = flat.split([*(len(part) for part in each), 1])
         summed: list[Tensor | None] = [None] * len(parameters)
         for i, part in zip(moved, parts, strict=True):
-            parameter = parameters[i]
-            gradient = part.view(parameter.shape).to(parameter.dtype)
-            if not parameter.is_contiguous():  # the fused kernel goes through memory
-                gradient = torch.empty_like(parameter).copy_(gradient)
-            summed[i] = gradient
+            summed[i] = part.view(parameters[i].shape).to(parameters[i].dtype)
         return summed, mean.reshape(()).to(loss.dtype)
 
     @torch.no_grad()

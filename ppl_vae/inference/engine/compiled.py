@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .cuda import kept
-from .recording import Recording, RecordingError, first_line, random_state_kept
+from .recording import Recording, RecordingError, first_line, laid_out_as, random_state_kept
 from .watch import Watch
 
 # Replays of a program before it is compiled, so that rare shapes (the last batch of an epoch) are
@@ -60,7 +60,8 @@ class _Replay:
                 raise RecordingError("the loss depends on no parameter")
             gradients = torch.autograd.grad(value, self.leaves)
             # Gradients of two parameters that are only ever added are one tensor.
-            return [value.detach(), *(gradient.clone() for gradient in gradients)]
+            each = zip(self.leaves, gradients, strict=True)
+            return [value.detach(), *(laid_out_as(leaf, g).clone() for leaf, g in each)]
 
         self.recording = Recording(function, inputs)
         self.calls = 0

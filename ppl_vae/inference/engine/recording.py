@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Recording", "RecordingError", "first_line", "random_state_kept"]
+__all__ = ["Recording", "RecordingError", "first_line", "laid_out_as", "random_state_kept"]
 
 import logging
 import warnings
@@ -27,6 +27,17 @@ from .values import (
     refuse_shapes_by_value,
     refused_values,
 )
+
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the memory layout of its parameter, as ``backward`` leaves it.
+
+    A convolution of images that lie channels last returns a gradient that does so too, and that of
+    a sum takes no memory but for one number. Fused optimizers go through memory in order.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 class Recording:

@@ -18,7 +18,7 @@ from ...components.registry import Choice
 from ...processor import reuse_freed_memory
 from ..ranks import Ranks
 from .cuda import kept
-from .recording import Recording, RecordingError, first_line, random_state_kept
+from .recording import Recording, RecordingError, first_line, laid_out_as, random_state_kept
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _GRAPH_PAYS, _COMPILING_PAYS = 1_000, 10_000
 _MOST = 3
 # Steps between two comparisons with the program as it stands, at most; before, each power of two.
 _COMPARE = 1024
+# By how much of its length a replayed gradient may differ from that of the program: rounding to
+# bfloat16 in another order makes a few percent. Where a gradient is nearly zero, sums as large as
+# the loss round by more than it is.
+_WRONG, _ROUNDING = 0.25, 1e-5
 # The constants of Adam, as in Kingma & Ba (2015).
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -152,6 +156,12 @@ class Step:
         if whole and self.recording is not None:
             loss, norm = self.recording(*inputs)
             return loss.clone(), norm.clone()
+        return self._as_written(inputs, factor, share)
+
+    def _as_written(
+        self, inputs: Sequence[Tensor], factor: float, share: float
+    ) -> tuple[Tensor, Tensor]:
+        """Take a step by running the program."""
         total = []
         for loss in self.losses(inputs):
             self.fabric.backward(loss)
@@ -215,7 +225,7 @@ class Step:
         If not ``fused``, in operations one by one, for a compiler to fuse with the others.
         """
         each = zip(self.trainable, found, self.first, self.second, strict=True)
-        there = [(p, g, m, v) for p, g, m, v in each if g is not None]
+        there = [(p, laid_out_as(p, g), m, v) for p, g, m, v in each if g is not None]
         parameters, gradients, first, second = ([row[i] for row in there] for i in range(4))
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         excess = (norm / self.max_gradient_norm).clamp(min=1.0).float()
@@ -272,15 +282,27 @@ class Step:
                 self._compare(inputs, share)
 
     def _compare(self, inputs: Sequence[Tensor], share: float) -> None:
-        """Run the program beside its recording on the same draws, and take the program's step."""
+        """Run the program beside its recording on the same draws: their losses and gradients."""
         assert self.recording is not None
-        with torch.no_grad(), kept([*self.trainable, *self.module.buffers(), *self.state.values()]):
-            with random_state_kept():
-                expected = reduce(torch.add, self.losses(inputs)).item() * share
-            with random_state_kept():
-                found = self.recording(*inputs)[0].item()
-        expected = self.ranks.total(expected)  # so that all ranks decide alike
-        if not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
+        state = [*self.trainable, *self.module.buffers(), *self.state.values()]
+        with kept(state), random_state_kept():
+            expected = self._as_written(inputs, 1.0, share)[0].item()
+            moments = [m.clone() for m in self.first]
+        before = [m.clone() for m in self.first]
+        with kept(state), random_state_kept():
+            found = self.recording(*inputs)[0].item()
+            # A step adds a tenth of the gradient to the first moments.
+            each = zip(moments, self.first, before, strict=True)
+            errors = [((a - b).norm(), (a - _BETA1 * c).norm()) for a, b, c in each]
+        error, length = (torch.stack(norms).norm().item() for norms in zip(*errors, strict=True))
+        if error > _WRONG * length + _ROUNDING * abs(expected):
+            self.recording = None
+            self._run_eagerly(
+                f"the gradient of a replayed step is off by {error / length:.0%} of that of the "
+                f"program; of the {self.replayed} steps replayed, some may have gone astray: "
+                "please report this"
+            )
+        elif not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
             self.recording = None
             self._run_eagerly(
                 f"a replayed loss is {found:.6g} where the program says {expected:.6g}, so that it "
