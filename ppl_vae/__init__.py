@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
     from .workflow.completed import to_frame as to_frame
+    from .workflow.control import control_chart as control_chart
     from .workflow.denoising import denoise as denoise
     from .workflow.diagnosis import Diagnosis as Diagnosis
     from .workflow.diagnosis import diagnose as diagnose
@@ -181,6 +182,7 @@ _HOMES = {
     "workflow.completed": ("to_frame",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
+    "workflow.control": ("control_chart",),
     "workflow.denoising": ("denoise",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),
     "workflow.disentanglement": ("disentanglement",),
