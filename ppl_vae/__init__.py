@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from .pictures.rows import plot_reconstructions as plot_reconstructions
     from .presets import PRESETS as PRESETS
     from .presets import Preset as Preset
+    from .programs.check import check_svi as check_svi
+    from .programs.found import ProgramCheck as ProgramCheck
     from .rows import binarize as binarize
     from .store import Store as Store
     from .trees.pyro_svi import from_pyro_svi as from_pyro_svi
@@ -173,6 +175,8 @@ _HOMES = {
         "StickingTheLanding",
     ),
     "presets": ("PRESETS", "Preset"),
+    "programs.check": ("check_svi",),
+    "programs.found": ("ProgramCheck",),
     "rows": ("binarize",),
     "store": ("Store",),
     "vae": ("VAE",),

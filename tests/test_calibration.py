@@ -9,12 +9,10 @@ from scipy.stats import kstest
 
 from ppl_vae import VAE, VAEConfig, diagnose
 from ppl_vae.workflow.calibration import (
-    _p_value,
-    _rank,
-    _shape,
     calibrate,
 )
 from ppl_vae.workflow.posterior import evaluating
+from ppl_vae.workflow.ranks import _p_value, _shape, rank_among
 
 SIMULATIONS = 1000
 
@@ -199,10 +197,10 @@ def test_words_follow_from_what_is_off_in_a_row(latents, fault, ranks, searched)
 def test_ties_are_ranked_at_random():
     """Of 9 equal draws and 2 below, ranks 2 to 11 alike: a mean of 6.5 within 5 of its errors."""
     draws = torch.cat([torch.full((9, 20_000), 1.0), torch.zeros(2, 20_000)])
-    rank = _rank(torch.ones(20_000), draws)
+    rank = rank_among(torch.ones(20_000), draws)
     assert (rank.min(), rank.max()) == (2, 11)
     assert rank.double().mean().item() == pytest.approx(6.5, abs=5 * np.sqrt(99 / 12 / 20_000))
-    assert (_rank(torch.tensor([0.5]), draws[:, :1]) == 2).all()
+    assert (rank_among(torch.tensor([0.5]), draws[:, :1]) == 2).all()
 
 
 def test_a_decoder_that_ignores_the_latents_is_calibrated_with_the_prior(digits):

@@ -27,7 +27,11 @@ RUNNING = [name for page, name in zip(PAGES, NAMES, strict=True) if BLOCK.search
 # Pages whose blocks take a second or two each at smoke size; the others run with the slow tests.
 QUICK = ["how_to/arviz", "how_to/counts", "how_to/tables", "how_to/watching", "questions"]
 # Results of functions, whose examples show them too.
-SHOWN_BY = {"Diagnosis": "diagnose", "FitResult": "fit"}
+SHOWN_BY = {
+    "Diagnosis": "diagnose",
+    "FitResult": "fit",
+    "ProgramCheck": "check_svi",
+}
 
 
 def blocks(name):

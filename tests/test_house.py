@@ -21,6 +21,7 @@ FLOORS = (
     ("vae",),
     ("presets",),
     ("inference", "workflow"),
+    ("programs",),
     ("trees", "sklearn", "anndata"),
     ("pictures",),
     ("run",),

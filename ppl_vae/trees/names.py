@@ -4,15 +4,14 @@ from __future__ import annotations
 
 __all__ = ["checked_coords", "dataset", "site_dims", "variables"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
-import torch
 
-from .sites import is_computed, plates_of
-from .traced import Program
+from ..programs.sites import batch_axes, plates_of
+from ..programs.traced import Program
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -66,9 +65,9 @@ def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[s
         )
     names: dict[str, list[str]] = {}
     for name, site in p.sites.items():
-        frames, shape = plates_of(site), site["value"].shape
+        shape = site["value"].shape
         axes = dict.fromkeys(range(len(shape)), "")
-        axes |= {dim: plate for plate, dim in _batch_axes(site, frames, shape).items()}
+        axes |= {dim: plate for plate, dim in batch_axes(site).items()}
         given = list(dims.get(name, ()))
         free = [axis for axis, plate in axes.items() if not plate]
         if len(given) not in {0, len(free), len(shape)}:
@@ -80,23 +79,6 @@ def site_dims(p: Program, dims: Mapping[str, Sequence[str]]) -> dict[str, list[s
         axes |= dict(zip(free if len(given) == len(free) else axes, given, strict=True))
         names[name] = [_shown(axis) for axis in axes.values()]
     return names
-
-
-def _batch_axes(
-    site: Mapping[str, Any], frames: Mapping[str, int], shape: torch.Size
-) -> dict[str, int]:
-    """Which axis of a site's value each plate is."""
-    event_dim = site["fn"].event_dim
-    if not is_computed(site) or event_dim < len(shape):
-        choices: Iterable[int] = [event_dim]
-    else:  # pyro.deterministic counts all dimensions as the event's unless told
-        choices = range(len(shape))
-    for event in choices:
-        axes = {plate: len(shape) - event + dim for plate, dim in frames.items()}
-        sizes = {f.name: f.size for f in site["cond_indep_stack"]}
-        if all(axis >= 0 and shape[axis] == sizes[plate] for plate, axis in axes.items()):
-            return axes
-    return {}
 
 
 def checked_coords(

@@ -5,21 +5,18 @@ from __future__ import annotations
 __all__ = ["from_pyro_svi"]
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..isolation import seeded
+from ..programs.pair import Pair
+from ..programs.sites import is_random, kept_entries
+from ..programs.traced import Program, undisturbed
 from ..progress import Progress
 from .names import checked_coords, dataset, site_dims, variables
-from .pair import Pair
-from .sites import is_random, kept_entries
-from .traced import Program
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -163,10 +160,9 @@ def from_pyro_svi(
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}; pass at least 1")
     kwargs = dict(model_kwargs or {})
-    store = pyro.get_param_store()
-    with seeded(seed), store.scope(store.get_state()), torch.no_grad(), _evaluation(model, guide):
-        q = Program("guide", lambda: guide(*model_args, **kwargs), parallel)
-        p = Program("model", lambda: model(*model_args, **kwargs), parallel, q.first)
+    with undisturbed(seed, model, guide):
+        q = Program("guide", guide, parallel, args=model_args, kwargs=kwargs)
+        p = Program("model", model, parallel, q.first, args=model_args, kwargs=kwargs)
         pair = Pair(p, q)
         shown = variables(p)
         axes = site_dims(p, dims or {})
@@ -273,18 +269,3 @@ def _without(values: Tensor, out: Tensor) -> Tensor:
     numbers = values if values.is_floating_point() else values.to(torch.get_default_dtype())
     event = values.dim() - out.dim()
     return torch.where(out.reshape(*out.shape, *(1,) * event), torch.nan, numbers)
-
-
-@contextmanager
-def _evaluation(*programs: Callable[..., Any]) -> Iterator[None]:
-    """Evaluation mode, of programs that are modules or methods of modules."""
-    owners = [getattr(program, "__self__", program) for program in programs]
-    modules = [m for owner in owners if isinstance(owner, nn.Module) for m in owner.modules()]
-    were = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in zip(modules, were, strict=True):
-            module.training = training

@@ -17,15 +17,13 @@ from ..rows import Rows, rows_within_budget
 from .latents import draw
 from .local_normal import chunks, local_posterior
 from .posterior import evaluating
+from .ranks import OPEN, judge_ranks, rank_among
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_MOMENTS = 4  # polynomials of the ranks that are tested together
-_OPEN = "too narrow or misplaced"  # both make ranks pile up at the ends
 _NOTHING = 0.01  # a latent's KL from the best normal, nats, that is too small to mention
 _SEARCH_DRAWS = 500  # draws that give the moments of a row's posterior
-_LEVEL = 0.01  # the p-value of all quantities together below which a shape is put into words
 
 
 @renamed(context="covariates", num_draws="num_samples")
@@ -142,17 +140,11 @@ def calibrate(
             log_likelihood = vae.log_likelihood(together, *batch)  # (draw, row)
             log_joint = log_likelihood + vae.prior_at(batch.covariates).log_prob(together)
             values = torch.cat([together, torch.stack([log_likelihood, log_joint], -1)], -1)
-            ranks.append(_rank(values[0], values[1:]))
+            ranks.append(rank_among(values[0], values[1:]))
             bar.advance(len(z[rows]))
     rank = torch.cat(ranks).cpu().numpy()
-    p_value = _p_value(rank, num_samples + 1)
-    fraction = (rank + 0.5) / (num_samples + 1)
-    offset = fraction.mean(0) - 0.5
-    spread = 12 * fraction.var(0) / (1 - (num_samples + 1.0) ** -2)
-    shape = _shape(p_value, offset, spread, num_simulations)
-    # Draws are wide or narrow, and their densities high or low.
-    of_density = np.arange(len(shape)) >= vae.latent_dim
-    shape[of_density & np.isin(shape, [_OPEN, "too wide"])] = "other"
+    found = judge_ranks(rank, num_samples + 1, num_densities=2)
+    shape = found["shape"]
     fault = np.full(len(shape), "", dtype=object)
     moved, stretched = np.full((2, len(shape)), np.nan)
     if search_rows > 0 and (shape != "uniform").any():
@@ -165,14 +157,12 @@ def calibrate(
             stretched[:size] = np.exp(np.log(ratio).mean(0))
         known = (shape != "uniform") & (fault != "")
         shape = np.where(known, fault, shape)
-        best = (shape == _OPEN) & (fault == "") & np.isfinite(moved)
+        best = (shape == OPEN) & (fault == "") & np.isfinite(moved)
         shape = np.where(best, "too narrow", shape)
     return xr.Dataset(
         {
             "rank": (("simulation", "quantity"), rank),
-            "p_value": ("quantity", p_value),
-            "offset": ("quantity", offset),
-            "spread": ("quantity", spread),
+            **{name: ("quantity", found[name]) for name in ("p_value", "offset", "spread")},
             "shape": ("quantity", shape.astype(str)),
             "fault": ("quantity", fault.astype(str)),
             "location_off": ("quantity", moved, {"unit": "standard deviations"}),
@@ -240,29 +230,3 @@ def _faults(off: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 def p_text(p: float, equals: str = "") -> str:
     """A p-value for a reader: below 1e-16 its digits mean nothing."""
     return f"{equals}{p:.2g}" if p > 1e-16 else "below 1e-16"
-
-
-def _rank(truth: Tensor, draws: Tensor) -> Tensor:
-    """How many draws, (draw, ...), lie below the truth, (...); equal ones do so at random."""
-    below, equal = (draws < truth).sum(0), (draws == truth).sum(0)
-    return below + (torch.rand(equal.shape, device=equal.device) * (equal + 1)).long()
-
-
-def _p_value(rank: np.ndarray, size: int) -> np.ndarray:
-    """Neyman's smooth test of ranks in 0 to size - 1, shape (simulation, quantity)."""
-    from scipy.stats import chi2
-
-    # Orthonormal over the ranks themselves, so that few draws need no correction.
-    powers = np.vander(np.linspace(-1, 1, size), _MOMENTS + 1, increasing=True)
-    polynomials = np.linalg.qr(powers)[0][:, 1:] * np.sqrt(size)  # (rank, moment)
-    scores = polynomials[rank].sum(0) / np.sqrt(len(rank))  # (quantity, moment)
-    return chi2.sf(np.square(scores).sum(-1), _MOMENTS)
-
-
-def _shape(p_value: np.ndarray, offset: np.ndarray, spread: np.ndarray, size: int) -> np.ndarray:
-    """Describe ranks in words; uniform ones have Var[offset] = 1 / 12n, Var[spread] = 4 / 5n."""
-    shift, width = offset * np.sqrt(12 * size), (spread - 1) * np.sqrt(5 / 4 * size)
-    narrow = np.where(width > 0, _OPEN, "too wide")
-    fault = np.where(np.abs(shift) > np.abs(width), "shifted", narrow)
-    fault = np.where(np.maximum(np.abs(shift), np.abs(width)) > 3, fault, "other")
-    return np.where(p_value < _LEVEL / len(p_value), fault, "uniform")

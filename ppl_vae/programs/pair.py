@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ["Pair"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,8 @@ class Pair:
     ----------
     model, guide
         The programs, traced; the model at the guide's first draw.
+    summing
+        Sum discrete latents out that the model enumerates and the guide does not draw.
 
     Raises
     ------
@@ -46,11 +50,15 @@ class Pair:
         If weights would not be of this model: see :func:`~ppl_vae.from_pyro_svi`.
     """
 
-    def __init__(self, model: Program, guide: Program) -> None:
+    def __init__(self, model: Program, guide: Program, *, summing: bool = False) -> None:
         self.model = model
         self.guide = guide
         for program in (model, guide):
             _check_density(program)
+        missing = [name for name in model.first if name not in guide.sites]
+        enumerated = [name for name in missing if model.sites[name]["infer"].get("enumerate")]
+        if summing and enumerated:
+            model.sum_out(enumerated)
         _check_sites(model, guide)
         # The latent that each site of the guide draws.
         self.owner = {name: name for name in model.first}
@@ -59,6 +67,13 @@ class Pair:
             self.owner.update({site: name for site in owned if site in guide.sites})
         # A reparameterization whose density other sites bring along is no mask of ours.
         self.carried = self._carried()
+
+    def with_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Pair:
+        """The same programs called with other data, of the same shapes."""
+        other = copy(self)
+        other.model = self.model.with_arguments(args, kwargs)
+        other.guide = self.guide.with_arguments(args, kwargs)
+        return other
 
     @property
     def latents(self) -> list[str]:
@@ -73,10 +88,16 @@ class Pair:
         return [name for name in each[0] if all(name in plates for plates in each)]
 
     def log_densities(
-        self, joint: Mapping[str, Drawn], guided: Mapping[str, Drawn]
+        self,
+        joint: Mapping[str, Drawn],
+        guided: Mapping[str, Drawn],
+        plates: Sequence[str] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """log p(x, z) and log q(z), each ``(draw, *plates)``, of entries that the model counts."""
-        plates = self.plates
+        """log p(x, z) and log q(z), each ``(draw, *plates)``, of entries that the model counts.
+
+        Of the sites in all these plates; by default those that hold every site.
+        """
+        plates = self.plates if plates is None else plates
         both = dict(guided)
         for name, site in self.guide.sites.items():
             if counts(site) and (is_random(site) or name in self.owner):
@@ -88,6 +109,14 @@ class Pair:
         if name in self.carried or not counts(self.model.sites[name]):
             return torch.zeros_like(joint[name].kept)
         return ~joint[name].kept
+
+    def values(self, name: str, joint: Mapping[str, Drawn]) -> Tensor:
+        """A latent's values, ``(draw, *value)``, 0 where a mask leaves an entry out."""
+        value, out = joint[name].value, self.missing(name, joint)
+        if not out.any():
+            return value
+        out = out.reshape(*out.shape, *(1,) * (value.dim() - out.dim()))
+        return torch.where(out, torch.zeros_like(value), value)
 
     def point_estimates(self, posterior: Mapping[str, np.ndarray]) -> list[str]:
         """Latents that the guide fixes at one point."""
@@ -166,7 +195,7 @@ class Pair:
 def _check_density(program: Program) -> None:
     for name, site in program.sites.items():
         for frame in site["cond_indep_stack"]:
-            if frame.full_size is not None and frame.full_size != frame.size:
+            if frame.name not in program.rows and frame.full_size not in (None, frame.size):
                 raise ValueError(
                     f"the {program.label} takes {frame.size} of the {frame.full_size} rows of "
                     f"plate {frame.name!r} and multiplies their log-probabilities to make up "
@@ -210,7 +239,8 @@ def _check_sites(p: Program, q: Program) -> None:
     if summed:
         raise ValueError(
             f"the model enumerates {', '.join(summed)}, of which the guide draws nothing; sum them "
-            "out in the model, for a mixture with dist.MixtureSameFamily, or draw them in the guide"
+            "out in the model, for a mixture with dist.MixtureSameFamily, or draw them in the "
+            "guide; check_svi sums them out"
         )
     if missing:
         raise ValueError(

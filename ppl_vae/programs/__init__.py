@@ -1,0 +1,1 @@
+"""Any Pyro model and guide: run for many draws, weighed, and judged as VAEs are."""
