@@ -15,6 +15,7 @@ from test_store import PRELOADED, files
 from ppl_vae import VAE, Store, VAEConfig, diagnose
 from ppl_vae.store import Contents, StoreSink
 from ppl_vae.store.manifest import beside
+from ppl_vae.workflow.local_normal import local_posterior
 from ppl_vae.workflow.stages import Stages, StoredStages
 
 GROUPS = ("rows", "latents", "calibration", "gaps", "prior_gap")
@@ -41,8 +42,18 @@ def found(store=None, **options):
     return diagnose(small(), rows(), store=store, **given)
 
 
+def searched(*given, **options):
+    """As local_posterior, in few steps."""
+    return local_posterior(*given, **{**options, "max_steps": 3})
+
+
 def set_small(setattr_) -> None:
     """Several regions in each step, and short searches."""
+    setattr_("ppl_vae.workflow.gaps", "local_posterior", searched)
+    setattr_("ppl_vae.workflow.calibration", "local_posterior", searched)
+    setattr_("ppl_vae.workflow.gaps", "_TEMPERATURES", 4)
+    setattr_("ppl_vae.workflow.missed", "_TEMPERATURES", 4)
+    setattr_("ppl_vae.workflow.aggregate", "_MIXTURES", ((1, "full"),))
     setattr_("ppl_vae.workflow.chunked.region_rows", "__defaults__", (40,))
     setattr_("ppl_vae.workflow.local_normal", "_COOLING", 3)
     setattr_("ppl_vae.workflow.missed", "_SIMULATED", 20)
@@ -57,8 +68,8 @@ def regions(monkeypatch):
 
 
 def test_a_store_holds_what_memory_would(tmp_path, regions):
-    in_memory, path = found(annealed_rows=2), tmp_path / "z.zarr"
-    stored = found(path, annealed_rows=2)
+    in_memory, path = found(annealed_rows=1), tmp_path / "z.zarr"
+    stored = found(path, annealed_rows=1)
     assert not stored.rows.kl.variable._in_memory
     for name in GROUPS:
         assert getattr(stored, name).compute().identical(getattr(in_memory, name)), name
@@ -66,10 +77,10 @@ def test_a_store_holds_what_memory_would(tmp_path, regions):
     assert stored.cures == in_memory.cures
     assert Store(path).open_tree().attrs["summary"] == in_memory.summary()
     assert [p.name for p in tmp_path.iterdir()] == ["z.zarr"]
-    again = found(path, annealed_rows=2)  # nothing is left to do
+    again = found(path, annealed_rows=1)  # nothing is left to do
     assert again.rows.identical(stored.rows)
     with pytest.raises(ValueError, match=r"tolerance was 0\.1, is 0\.2; go on with the same"):
-        found(path, annealed_rows=2, tolerance=0.2)
+        found(path, annealed_rows=1, tolerance=0.2)
 
 
 class StopError(Exception):
@@ -117,6 +128,7 @@ def _write(path: str, rank: int, world: int, pause: float) -> None:
     found(Store(path, rank=rank, world=world))
 
 
+@pytest.mark.slow
 def test_processes_share_it_and_one_of_them_is_killed(tmp_path, regions):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"ppl_vae.{name}" for name in PRELOADED] + ["zarr", "xarray"])
