@@ -126,7 +126,7 @@ def by_scvi(likelihood: str, train: Cells, test: Cells, coding, seed: int, args)
         Cells(part.x, part.labels, part.x.sum(1, keepdim=True).log()) for part in (train, test)
     ]
     found = judged(peer, *as_logs, seed, args)
-    found["epochs"] = len(model.history["train_loss_epoch"])
+    found["epochs"] = int(model.trainer.current_epoch)
     if args.check:
         held_out = anndata.AnnData(test.x.numpy())
         own = model.get_marginal_ll(held_out, n_mc_samples=args.draws, return_mean=False)
