@@ -4,6 +4,9 @@
   batches of 500; time, and the largest anonymous memory, which leaves out the pages of the file.
 - latents: a step of ``fit``, 784-200-200, batches of 128.
 - draws: ``log_evidence`` of 200 rows.
+- ranks: steps of ``fit`` in two processes of one thread each, against one, batches of 128 each;
+  what summing the gradients takes by itself; and, to tell what it costs from what two busy cores
+  cost, one such fit beside another that it does not talk to.
 
     python benchmarks/scaling.py --json scaling.json
 """
@@ -12,7 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,6 +31,7 @@ import numpy as np
 import torch
 
 from ppl_vae import VAE, VAEConfig, fit, log_evidence
+from ppl_vae.inference.ranks import Ranks, launched, suitable
 
 
 def measured(function: Callable[[], Any]) -> tuple[float, float]:
@@ -117,6 +124,74 @@ def by_draws(sizes: list[int]) -> list[dict[str, float]]:
     return made
 
 
+# What is fitted by one and by two processes: latents, hidden widths, steps an epoch.
+SHARED = ((10, (200,), 100), (50, (400,), 60), (50, (1000, 1000), 20))
+
+
+def as_rank(out: str) -> None:
+    """What one of some processes measures; the first writes it."""
+    torch.set_num_threads(1)
+    ranks = Ranks(launched(suitable(accelerator="cpu")))
+    made = []
+    for latents, hidden, steps in SHARED:
+        config = VAEConfig(event_shape=(784,), latent_dim=latents, hidden=hidden)
+        generator = torch.Generator().manual_seed(0)
+        x = (torch.rand(128 * steps * ranks.world, 784, generator=generator) < 0.2).float()
+        marks: list[float] = []
+        vae = VAE.from_config(config)
+        fit(
+            vae,
+            x,
+            epochs=8,
+            batch_size=128,
+            engine="graph",
+            progress=False,
+            on_epoch=lambda _: marks.append(time.perf_counter()),  # noqa: B023
+        )
+        gradients = torch.ones(sum(p.numel() for p in vae.parameters()) + 1)
+        sums = []
+        for _ in range(50):
+            start = time.perf_counter()
+            ranks.sum(gradients)
+            sums.append(time.perf_counter() - start)
+        made.append(
+            {
+                "parameters": len(gradients) - 1,
+                "ms_a_step": float(np.median(np.diff(marks)[1:])) / steps * 1e3,
+                "ms_to_sum": float(np.median(sums)) * 1e3,
+            }
+        )
+    if ranks.first:
+        Path(out).write_text(json.dumps(made))
+
+
+def by_ranks(folder: Path) -> list[dict[str, float]]:
+    def started(number: int, name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(number), __file__, "--as-rank", str(folder / name)]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    for group in ([(1, "one")], [(2, "two")], [(1, "beside"), (1, "other")]):
+        for process in [started(*each) for each in group]:
+            if process.wait():
+                raise RuntimeError(f"the processes of {group} ended with {process.returncode}")
+    one, two, beside = (
+        json.loads((folder / name).read_text()) for name in ("one", "two", "beside")
+    )
+    return [
+        {
+            "parameters": a["parameters"],
+            "ms_one": a["ms_a_step"],
+            "ms_two": b["ms_a_step"],
+            "ms_to_sum": b["ms_to_sum"],
+            "ms_beside": c["ms_a_step"],
+            "steps_ratio": a["ms_a_step"] / b["ms_a_step"],
+            "rows_ratio": 2 * a["ms_a_step"] / b["ms_a_step"],
+        }
+        for a, b, c in zip(one, two, beside, strict=True)
+    ]
+
+
 def show(rows: list[dict[str, float]]) -> None:
     print("".join(f"{name:>20}" for name in rows[0]))
     for row in rows:
@@ -131,16 +206,25 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--latents", type=int, nargs="+", default=[2, 8, 32, 128])
     parser.add_argument("--draws", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--ranks", action="store_true", help="measure nothing but processes")
+    parser.add_argument("--as-rank", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--json", help="write the numbers to this file")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.as_rank:
+        as_rank(options.as_rank)
+        return
+    result = {}
     with tempfile.TemporaryDirectory() as folder:
-        result = {"rows": by_rows(options.rows, Path(folder))}
-    show(result["rows"])
-    result["latents"] = by_latents(options.latents)
-    show(result["latents"])
-    result["draws"] = by_draws(options.draws)
-    show(result["draws"])
+        if not options.ranks:
+            result["rows"] = by_rows(options.rows, Path(folder))
+            show(result["rows"])
+            result["latents"] = by_latents(options.latents)
+            show(result["latents"])
+            result["draws"] = by_draws(options.draws)
+            show(result["draws"])
+        result["ranks"] = by_ranks(Path(folder))
+        show(result["ranks"])
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=2))
 

@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import socket
+import sys
 import time
 import traceback
 import warnings
+from multiprocessing import forkserver
 from unittest import mock
 
 import dask.array
@@ -15,10 +17,11 @@ import torch
 import torch.fx.experimental.proxy_tensor
 import xarray
 
+import ppl_vae.cli.running
 from ppl_vae import VAE, VAEConfig, fit
 
 # What a fit imports when it comes to it is imported once, before there are processes.
-_IMPORTED = dask.array, lightning_fabric.strategies.ddp, xarray
+_IMPORTED = dask.array, lightning_fabric.strategies.ddp, xarray, ppl_vae.cli.running
 # Seconds after which processes that hang are ended.
 LIMIT = 120.0
 
@@ -54,13 +57,30 @@ def fixed(**options):
         return fitted(**options)
 
 
-def run(work, world, *arguments):
+def by_torchrun(rank, world, port):
+    """The environment of a process that torchrun started."""
+    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    return given | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+
+
+def by_srun(rank, world, port):
+    """The environment of a task that srun started on one machine."""
+    given = {"NTASKS": world, "NTASKS_PER_NODE": world, "STEP_NUM_TASKS": world, "PROCID": rank}
+    given |= {"LOCALID": rank, "NODEID": 0, "NNODES": 1, "STEP_NUM_NODES": 1, "JOB_ID": 1}
+    slurm = {f"SLURM_{name}": value for name, value in given.items()}
+    return slurm | {"SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": port}
+
+
+def run(work, world, *arguments, started=by_torchrun):
     """What ``work(rank, *arguments)`` returns in each of some processes that torchrun started.
 
     In place of a result stands the exception's text, or None of a process that was killed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ranks"])
+    # Before Python 3.12.4 the server looks for modules by the environment alone.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        forkserver.ensure_running()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -68,7 +88,9 @@ def run(work, world, *arguments):
     for rank in range(world):
         mine, theirs = context.Pipe(duplex=False)
         process = context.Process(
-            target=_child, args=(theirs, port, rank, world, work, arguments), daemon=True
+            target=_child,
+            args=(theirs, started(rank, world, port), rank, work, arguments),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -90,11 +112,9 @@ def run(work, world, *arguments):
     return results
 
 
-def _child(end, port, rank, world, work, arguments):
+def _child(end, given, rank, work, arguments):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
-    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
     os.environ.update({name: str(value) for name, value in given.items()})
     try:
         result = work(rank, *arguments)

@@ -187,7 +187,7 @@ def test_conv_binarized(command):
 
 
 def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
-    import ppl_vae.run.making as module
+    import ppl_vae.run.afterwards as module
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -210,7 +210,7 @@ def test_resume_an_interrupted_run(command, tmp_path, monkeypatch):
 
 def test_resume_a_run_that_was_not_named(command, tmp_path, monkeypatch):
     """It is the latest unfinished one of that name, beside a finished one."""
-    import ppl_vae.run.making as module
+    import ppl_vae.run.afterwards as module
 
     assert command("fit", *QUICK, "--quiet")[0] == 0
 
@@ -256,13 +256,6 @@ def test_an_existing_run_is_never_overwritten_without_force(command, run_folder)
     assert (run_folder / "vae.safetensors").read_bytes() == before
     assert command("fit", *QUICK, "--out", "run", "--seed", "1", "--force", "--quiet")[0] == 0
     assert (run_folder / "vae.safetensors").read_bytes() != before
-
-
-def test_ranks_do_not_fit_into_one_folder(command, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = command("fit", *QUICK, "--out", "shared")
-    assert code == 2
-    assert "ppl-vae fit is one process" in err
 
 
 def test_force_does_not_replace_what_is_no_run(command, tmp_path):
@@ -381,7 +374,7 @@ def test_what_cannot_be_done_is_said_before_the_fit(command, tmp_path, arguments
 
 
 def test_what_fails_after_the_fit_costs_no_more_than_itself(command, tmp_path, monkeypatch):
-    import ppl_vae.run.making as module
+    import ppl_vae.run.afterwards as module
 
     def broken(*_, **__):
         raise RuntimeError("no ink")

@@ -274,7 +274,7 @@ def test_diagnose_a_conditional_run(run_command, conditional):
 
 def test_resume_a_conditional_run(run_command, conditional, tmp_path, monkeypatch):
     """It ends as it would have in one piece, and goes on with no other context."""
-    import ppl_vae.run.making as module
+    import ppl_vae.run.afterwards as module
 
     fit_it = ("fit", conditional / "birds.csv", "--out", tmp_path / "run", "--latent-dim", 2)
     fit_it = (*fit_it, "--epochs", 4, "--hidden", 8, "--draws", 50, "--quiet")

@@ -10,7 +10,16 @@ PACKAGE = Path(__file__).parents[1] / "ppl_vae"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; a room imports from floors below its own, and from itself.
 FLOORS = (
-    ("files", "isolation", "progress", "renamed", "dims", "processor", "distributions"),
+    (
+        "files",
+        "isolation",
+        "progress",
+        "renamed",
+        "dims",
+        "processor",
+        "processes",
+        "distributions",
+    ),
     ("ahead", "parts"),
     ("intensities", "sources", "sink", "store"),
     ("amortized", "components"),

@@ -12,11 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from . import checking, diagnosing, fitting, imputing
-from .printing import INTERRUPTED, fail, one_line, warnings_in_one_line, way_on
-
-# The exit code by which shells report a process ended by SIGTERM.
-_TERMINATED = 143
+from ..processes import LostError
+from . import checking, diagnosing, fitting, imputing, watching
+from .printing import INTERRUPTED, TERMINATED, fail, one_line, warnings_in_one_line, way_on
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +37,7 @@ def _version(
 
 for command in (
     *(fitting.fit, fitting.reproduce, checking.evaluate, checking.sample, checking.encode),
-    *(diagnosing.diagnose, checking.pictures, checking.report, imputing.impute),
+    *(diagnosing.diagnose, checking.pictures, checking.report, imputing.impute, watching.watch),
 ):
     app.command()(command)
 
@@ -66,8 +64,8 @@ class _Terminated(BaseException):
 def main() -> None:
     """Run the command line.
 
-    The exit code is 0 for success, 1 for a fit that is none or a run that lacks something, 2 for
-    bad input, 130 and 143 for being interrupted and terminated.
+    The exit code is 0 for success, 1 for a fit that is none or of which a process was lost, or a
+    run that lacks something, 2 for bad input, 130 and 143 for being interrupted and terminated.
     """
 
     def terminate(*_: Any) -> None:
@@ -82,12 +80,14 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except _Terminated as stop:
-        fail(f"terminated{way_on(stop)}", code=_TERMINATED)
+        fail(f"terminated{way_on(stop)}", code=TERMINATED)
     except BrokenPipeError:  # whoever reads what is printed has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except RecursionError:
         fail("a file is nested too deeply to be read")
+    except LostError as error:
+        fail(f"{one_line(error)}{way_on(error)}", code=1, own=False)
     except (ValueError, TypeError, OSError) as error:
         fail(one_line(error))
     except Exception as error:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 __all__ = ["fit", "reproduce"]
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..processes import place
 from .options import (
+    DATA,
     CheckpointEvery,
     ColumnKinds,
     Context,
-    Data,
     DataRoot,
     Device,
+    Devices,
     Drop,
     Engine,
     Force,
@@ -26,6 +29,7 @@ from .options import (
     Label,
     Layer,
     Missing,
+    Nodes,
     Out,
     Precision,
     Quiet,
@@ -39,15 +43,28 @@ from .options import (
     threads_of,
 )
 from .printing import published
+from .starting import one_voice
 
 
 def fit(
-    data: Data = "digits",
+    data: Annotated[
+        str | None,
+        typer.Argument(help=f"{DATA} With --continue, if not given, the rows of RUN."),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="A published VAE, whose choices the other options replace; see reproduce.",
             metavar="NAME",
+        ),
+    ] = None,
+    continues: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            help="A finished run whose VAE is fitted further, by its options where these are not "
+            "given, into another run.",
+            metavar="RUN",
         ),
     ] = None,
     out: Out = None,
@@ -135,6 +152,8 @@ def fit(
     seed: Seed = 0,
     engine: Engine = "auto",
     device: Device = "auto",
+    devices: Devices = None,
+    nodes: Nodes = None,
     precision: Precision = None,
     threads: Threads = None,
     film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
@@ -169,20 +188,24 @@ def fit(
         "scale": scale,
         "heads": heads,
     }
+    source = source_of(
+        data or "digits",
+        data_root,
+        label,
+        drop,
+        image_size,
+        header,
+        missing,
+        thousands,
+        context,
+        column,
+        layer,
+    )
+    if data is None and continues is not None:
+        del source["name_or_path"]
     given = {
-        "data": source_of(
-            data,
-            data_root,
-            label,
-            drop,
-            image_size,
-            header,
-            missing,
-            thousands,
-            context,
-            column,
-            layer,
-        ),
+        "run": continues,
+        "data": source,
         "choices": {key: value for key, value in choices.items() if value is not None},
         "epochs": epochs,
         "batch_size": batch_size,
@@ -199,6 +222,8 @@ def fit(
         "seed": seed,
         "engine": engine,
         "device": device,
+        "devices": devices,
+        "nodes": nodes,
         "precision": precision,
         "threads": threads_of(threads),
         "checkpoint_every": checkpoint_every,
@@ -206,12 +231,13 @@ def fit(
         "film": film,
     }
     if dry_run:
-        print_plan(preset, as_json=as_json, **given)
+        if place()[0] == 0:
+            print_plan(preset, as_json=as_json, **given)
         return
     finished = made(
         preset,
         out,
-        preset or name_of(data),
+        preset or name_of(data or str(continues or "digits")),
         resume=resume,
         force=force,
         progress=not (quiet or as_json),
@@ -257,6 +283,12 @@ def reproduce(
         return
     from .running import made, print_reproduction
 
+    with one_voice():
+        if place()[1] > 1:
+            raise ValueError(
+                f"reproduce is one process, and {place()[1]} were started, whose batches together "
+                f"would be larger than the source's; use ppl-vae fit --preset {name} in these"
+            )
     data = PRESETS[name].data if name in PRESETS else "mnist"
     finished = made(
         name,
@@ -265,6 +297,7 @@ def reproduce(
         resume=resume,
         force=force,
         progress=not (quiet or as_json),
+        run=None,
         data=source_of(data, data_root, None, None, None),
         epochs=epochs,
         num_samples=draws,

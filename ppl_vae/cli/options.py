@@ -4,13 +4,14 @@ from __future__ import annotations
 
 __all__ = [
     "ANNOTATED",
+    "DATA",
     "STORE",
     "CheckpointEvery",
     "ColumnKinds",
     "Context",
-    "Data",
     "DataRoot",
     "Device",
+    "Devices",
     "Draws",
     "Drop",
     "Engine",
@@ -21,6 +22,7 @@ __all__ = [
     "Label",
     "Layer",
     "Missing",
+    "Nodes",
     "Out",
     "Precision",
     "Quiet",
@@ -49,13 +51,10 @@ import typer
 ANNOTATED = ".h5ad"
 STORE = ".zarr"
 
-Data = Annotated[
-    str,
-    typer.Argument(
-        help="digits, sprites, a torchvision image set such as mnist, a .npy, .npz, .csv, "
-        ".parquet or .h5ad file, or a folder of images."
-    ),
-]
+DATA = (
+    "digits, the default, sprites, a torchvision image set such as mnist, a .npy, .npz, .csv, "
+    ".parquet or .h5ad file, or a folder of images."
+)
 DataRoot = Annotated[
     Path | None, typer.Option(help="Where image sets are, or are downloaded to.", metavar="DIR")
 ]
@@ -110,6 +109,14 @@ Out = Annotated[
 ]
 Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[
+    int | None,
+    typer.Option(help="Processes on each machine, one for each device; --batch-size is of each."),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(help="Machines on each of which this is run, with MASTER_ADDR and MASTER_PORT."),
+]
 Precision = Annotated[
     str | None,
     typer.Option(help="32, tf32 or bf16: of matrix products. 32 unless the preset says another."),

@@ -13,7 +13,7 @@ from rich.table import Table
 from ..data import Dataset, load_splits
 from ..data.columns import plain
 from ..data.kinds import ColumnKind
-from ..run import Recipe, finite_json
+from ..run import finite_json, recipe_of
 from ..run.prepared import chosen
 
 # Columns that are printed; more, as of images flattened and of genes, are summed up.
@@ -36,7 +36,7 @@ def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
     ValueError, TypeError, OSError
         As the fit itself would at its start.
     """
-    recipe = Recipe.of_preset(preset, **given)
+    recipe = recipe_of(preset, **given)
     recipe.check()
     train, test = load_splits(**recipe.data)
     columns = _columns(train, test)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 __all__ = [
     "INTERRUPTED",
+    "LAST_WORDS",
+    "TERMINATED",
+    "Words",
     "course",
     "fail",
     "gone_on_with",
+    "last_words",
     "one_line",
     "print_metrics",
     "published",
@@ -16,23 +20,38 @@ __all__ = [
 ]
 
 import errno
+import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
+from ..processes import place
 from .options import STORE
 
 if TYPE_CHECKING:
     from ..presets import Preset
 
-# The exit code by which shells report a process ended by SIGINT.
-INTERRUPTED = 130
+# The exit codes by which shells report processes ended by SIGINT and by SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+# The environment variable that names a folder for what each of several processes says at its end,
+# of which whoever started them prints one line.
+LAST_WORDS = "PPL_VAE_LAST_WORDS"
+_WORDS = ".words"
+
+
+class Words(NamedTuple):
+    """What a process said at its end, by which exit code, and whether it ended of itself."""
+
+    message: str
+    code: int
+    own: bool = True
 
 
 def published(preset: Preset) -> str:
@@ -94,10 +113,25 @@ def warnings_in_one_line() -> Iterator[None]:
         warnings.showwarning = before
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
-    """End with one line on standard error."""
-    _say(message)
+def fail(message: str, code: int = 2, *, own: bool = True) -> NoReturn:
+    """End with one line on standard error.
+
+    ``own`` says that the cause lay in this process, rather than in another that ended it.
+    """
+    folder = os.environ.get(LAST_WORDS)
+    if folder is None:
+        _say(message)
+    else:
+        own = own and code not in (INTERRUPTED, TERMINATED)
+        (Path(folder) / f"{place()[0]}{_WORDS}").write_text(json.dumps([message, code, own]))
     sys.exit(code)
+
+
+def last_words(folder: Path) -> dict[int, Words]:
+    """What processes said into a folder at their end, by rank."""
+    return {
+        int(path.stem): Words(*json.loads(path.read_text())) for path in folder.glob(f"*{_WORDS}")
+    }
 
 
 def _say(message: str) -> None:

@@ -14,8 +14,18 @@ from rich.table import Table
 
 from ..files import written_whole
 from ..presets import PRESETS
-from ..run import Finished, Recipe, Run, finite_json, free_folder, make_run, words
+from ..run import (
+    Finished,
+    Run,
+    finite_json,
+    free_folder,
+    make_run,
+    recipe_of,
+    to_start,
+    words,
+)
 from .printing import INTERRUPTED, course, fail, print_metrics, quantities, way_on
+from .starting import one_voice, start
 
 
 def made(
@@ -28,17 +38,28 @@ def made(
     progress: bool,
     **given: Any,
 ) -> Finished:
-    """Make a run of a preset or of the defaults; options that are not None replace theirs."""
-    recipe = Recipe.of_preset(preset, **given)
-    recipe.check()
-    out = out or (_unfinished(name) if resume else free_folder(name))
-    with warnings.catch_warnings():
-        # The stop reason is printed, with the rest.
-        warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
-        try:
-            return make_run(recipe, out, force=force, resume=resume, progress=progress)
-        except KeyboardInterrupt as stop:  # typer keeps no more of it than the exit code
-            fail(f"interrupted{way_on(stop)}", code=INTERRUPTED)
+    """Make a run of a preset, of the defaults or of an earlier run; options given replace theirs.
+
+    Where several processes were asked for, this one starts them, and exits as they do. Of these
+    the first returns; the others exit when all have fitted.
+    """
+    try:
+        with one_voice():
+            recipe = recipe_of(preset, **given)
+            recipe.check()
+            several = to_start(recipe)
+            if several is not None:
+                start(*several)
+            out = out or (_unfinished(name) if resume else free_folder(name))
+            with warnings.catch_warnings():
+                # The stop reason is printed, with the rest.
+                warnings.filterwarnings("ignore", "the fit stopped early", RuntimeWarning)
+                finished = make_run(recipe, out, force=force, resume=resume, progress=progress)
+    except KeyboardInterrupt as stop:  # typer keeps no more of it than the exit code
+        fail(f"interrupted{way_on(stop)}", code=INTERRUPTED)
+    if finished is None:
+        raise typer.Exit
+    return finished
 
 
 def _unfinished(name: str) -> Path:

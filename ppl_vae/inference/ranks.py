@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from ..processes import LostError, starter
 from .checkpoint import differences
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def suitable(
     1
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     if fabric is None:
@@ -69,10 +71,19 @@ def suitable(
             )
         if "LT_CLI_USED" in os.environ and devices is None:
             return suitable(Fabric(**options))
-        local, nodes = _started() if devices is None else (devices, num_nodes or 1)
-        several = {"strategy": DDPStrategy(timeout=_PATIENCE)} if local * nodes > 1 else {}
-        made: dict[str, Any] = {"accelerator": "auto", **several, **options}
-        fabric = Fabric(devices=local, num_nodes=nodes, **made)
+        started = starter()
+        if devices is None and started is not None:
+            devices, num_nodes = started.devices, started.nodes
+        local, nodes = devices or 1, num_nodes or 1
+        made: dict[str, Any] = {"accelerator": "auto", **options}
+        if local * nodes > 1:
+            made.setdefault("strategy", DDPStrategy(timeout=_PATIENCE))
+        try:
+            if started is not None and started.name == "srun":
+                made.setdefault("plugins", [SLURMEnvironment(auto_requeue=False)])
+            fabric = Fabric(devices=local, num_nodes=nodes, **made)
+        except RuntimeError as error:  # Fabric's check of what Slurm was asked for
+            raise ValueError(str(error)) from error
     if getattr(fabric.strategy.precision, "scaler", None) is not None:
         raise ValueError(
             "fabric's precision is '16-mixed', which scales losses and gradients; pass "
@@ -91,17 +102,6 @@ def launched(fabric: Fabric) -> Fabric:
     if not fabric._launched:
         fabric.launch()
     return fabric
-
-
-def _started() -> tuple[int, int]:
-    """How many processes a machine, and machines, torchrun or srun has started."""
-    if distributed.is_torchelastic_launched():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return local, int(os.environ["WORLD_SIZE"]) // local
-    # Within sbatch alone, one process runs however many tasks were asked for.
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    nodes = int(os.environ.get("SLURM_STEP_NUM_NODES", 1)) if tasks > 1 else 1
-    return tasks // nodes, nodes
 
 
 class Ranks:
@@ -210,10 +210,44 @@ class Ranks:
                 made[0] = make()
             except Exception as error:
                 made[1] = error
-        distributed.broadcast_object_list(made, src=0)
+        with self.together():
+            distributed.broadcast_object_list(made, src=0)
         if made[1] is not None:
             raise made[1]
         return made[0]
+
+    def made_by_each(self, make: Callable[[], Value]) -> Value:
+        """What this rank makes, if all of them do.
+
+        Raises
+        ------
+        ValueError
+            If another rank could not, on those that could.
+        Exception
+            What ``make`` raises.
+        """
+        if self.alone:
+            return make()
+        found: Value | None = None
+        failure: Exception | None = None
+        try:
+            found = make()
+        except Exception as error:
+            failure = error
+        said: list[str | None] = [None] * self.world
+        with self.together():
+            distributed.all_gather_object(said, None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        for rank, words in enumerate(said):
+            if words is not None:
+                raise ValueError(f"rank {rank} of {self.world}: {words}")
+        return found  # type: ignore[return-value]
+
+    def leave(self) -> None:
+        """End the process group, after which each process goes on by itself."""
+        if not self.alone:
+            distributed.destroy_process_group()
 
     def agree(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
         """See that all ranks fit the same model to the same rows, and start from rank 0's weights.
@@ -254,7 +288,7 @@ class Ranks:
 
         Raises
         ------
-        ConnectionError
+        LostError
             If it is.
         """
         try:
@@ -263,7 +297,7 @@ class Ranks:
             if self.alone or not _LOST.search(str(error)):
                 raise
             said = str(error).strip().partition("\n")[0]
-            raise ConnectionError(
+            raise LostError(
                 f"rank {self.rank} of {self.world}: another process of this fit ended, or did not "
                 f"answer ({said}). See what that one said; then start all of them again, with "
                 "resume to go on from the last checkpoint"

@@ -11,10 +11,14 @@ __all__ = [
     "finite_json",
     "free_folder",
     "make_run",
+    "recipe_of",
+    "to_start",
     "words",
     "write_report",
 ]
 
+from .continuing import recipe_of
+from .device import to_start
 from .folder import Run
 from .making import Finished, make_run
 from .metrics import caveats, evaluate, finite_json, words

@@ -88,7 +88,12 @@ class Run:
             If the data are others than those of the fit.
         """
         settings = self.settings
-        parts = load_splits(**settings["data"])
+        if settings.get("continues"):  # columns and levels are those of an earlier fit
+            coded = {"context": self.codings, "column": self.columns}
+            train, test = load_splits(**{**settings["data"], **coded})
+            parts = self.matched(train), self.matched(test)
+        else:
+            parts = load_splits(**settings["data"])
         recorded = settings.get("fingerprints")
         if recorded is not None and recorded != fingerprints(*parts):
             raise ValueError(
@@ -155,13 +160,13 @@ class Run:
         once = "static" if method == "dynamic" else method
         return Rows(source, binarize=once, seed=settings["fit"]["seed"])
 
-    def rows(self, data: Dataset) -> Tensor:
-        """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
+    def matched(self, data: Dataset) -> Dataset:
+        """Rows with the columns of the fit, by name and in their order.
 
         Raises
         ------
         ValueError
-            If the columns are not those of the fit.
+            If the columns are not those of the fit, or entries are missing where none were.
         """
         settings = self.settings
         data = matched(data, settings.get("features"), settings.get("dtype"), self.columns)
@@ -170,4 +175,15 @@ class Run:
                 f"{data.source} has missing entries, and the run was fitted to rows that have "
                 "none; fill them in, or fit again to rows some of which have some"
             )
-        return rows_once(data, settings["binarize"], settings["fit"]["seed"])
+        return data
+
+    def rows(self, data: Dataset) -> Tensor:
+        """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`matched`.
+        """
+        settings = self.settings
+        return rows_once(self.matched(data), settings["binarize"], settings["fit"]["seed"])

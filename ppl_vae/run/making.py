@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["Finished", "make_run"]
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +14,18 @@ from typing import Any
 from .. import __version__
 from ..config import VAEConfig
 from ..inference.fit import FitResult, fit
+from ..inference.ranks import Ranks, launched
 from ..pictures.film import TrainingFilm
 from ..rows import Rows
 from ..vae import VAE
 from .afterwards import afterwards
 from .device import fabric_of, tensor_float_32
+from .folder import Run
 from .matching import fingerprints
 from .metrics import finite_json
 from .prepared import prepared
 from .recipe import Recipe
-from .unfinished import unfinished
+from .unfinished import Unfinished, partial_of, unfinished
 
 
 @dataclass
@@ -45,12 +49,15 @@ class Finished:
     missing: list[str] = field(default_factory=list)
 
 
-def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: bool) -> Finished:
+def make_run(
+    recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: bool
+) -> Finished | None:
     """Fit a VAE to a named data set or file, and write the run folder ``out``.
 
     Everything is written to ``out`` + ``.partial`` and moved to ``out`` when whole; an
     interrupted fit is continued from there by ``resume``. What fails after the fit, such as a
-    picture, costs that and nothing else.
+    picture, costs that and nothing else. Of several processes that ``torchrun`` or ``srun``
+    started, all fit, and the first alone locks, writes and judges; the others return None.
 
     Parameters
     ----------
@@ -69,17 +76,23 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
     ------
     ValueError, TypeError, OSError
         If the recipe, the data or the place are not accepted.
+    ConnectionError
+        If another process has ended, or does not answer.
     """
     recipe.check()
+    fabric = launched(fabric_of(recipe, partial_of(out)))
+    ranks = Ranks(fabric)
     with (
-        unfinished(out, force=force, resume=resume) as work,
+        _taken(ranks, out, force=force, resume=resume) as work,
         tensor_float_32(recipe.precision == "tf32"),
     ):
-        folder = work.folder
-        fabric = fabric_of(recipe, folder)
-        ready = prepared(recipe)
+        ready = ranks.made_by_each(lambda: prepared(recipe))
         train, test, x_test, config = ready.train, ready.test, ready.x_test, ready.config
-        vae = VAE.from_config(config, seed=recipe.seed)
+        vae = (
+            VAE.from_config(config, seed=recipe.seed)
+            if recipe.continues is None
+            else Run(recipe.continues).vae()
+        )
         if recipe.binarize == "none":
             Rows(x_test, test.covariates).check(vae, name="the test rows")
         recipe = recipe.sized(len(train.x))
@@ -87,7 +100,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         first = None if test.covariates is None else test.covariates[:1]
         frames = (
             TrainingFilm(vae, covariates=first, every=every, seed=recipe.seed)
-            if recipe.film
+            if recipe.film and work is not None
             else None
         )
         options = {
@@ -104,7 +117,7 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             validation=recipe.validation or None,
             binarize=recipe.binarize,
             fabric=fabric,
-            checkpoint_dir=folder / "checkpoint",
+            checkpoint_dir=None if work is None else work.folder / "checkpoint",
             checkpoint_every=recipe.checkpoint_every,
             threads=recipe.threads,
             resume=resume,
@@ -112,12 +125,16 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
             on_epoch=frames,
             **options,
         )
+        ranks.leave()
+        if work is None:
+            return None
         for logger in fabric.loggers:
             logger.finalize("success")
+        folder = work.folder
         vae.save(folder / "vae.safetensors")
         settings = {
             "ppl_vae": __version__,
-            "data": {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()},
+            "data": _readable(recipe),
             "features": train.feature_names,
             "dtype": str(train.x.dtype).removeprefix("torch."),
             "context": [asdict(coding) for coding in train.codings],
@@ -129,7 +146,9 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
                 **options,
                 "validation": recipe.validation or None,
                 "precision": recipe.precision,
+                "processes": ranks.world,
             },
+            "continues": recipe.continues and str(recipe.continues.resolve()),
         }
         _write(folder / "config.json", settings)
         made = Finished(work.out, config, result, {})
@@ -155,6 +174,24 @@ def make_run(recipe: Recipe, out: Path, *, force: bool, resume: bool, progress: 
         made.metrics["missing"] = made.missing
         _write(folder / "metrics.json", made.metrics)
     return replace(made, out=work.out)
+
+
+@contextmanager
+def _taken(ranks: Ranks, out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished | None]:
+    """The folder that the first of several processes locks and writes, on it; None on others."""
+    work: list[Unfinished] = []
+    with ExitStack() as stack:
+        place = unfinished(out, force=force, resume=resume)
+        ranks.made_by_first(lambda: work.append(stack.enter_context(place)))
+        yield work[0] if work else None
+
+
+def _readable(recipe: Recipe) -> dict[str, Any]:
+    """How rows were read, in JSON."""
+    found = {k: str(v) if isinstance(v, Path) else v for k, v in recipe.data.items()}
+    if recipe.continues is not None:  # the run itself holds the columns and the codings in full
+        found |= {"context": [coding.name for coding in recipe.data["context"]], "column": {}}
+    return found
 
 
 def _write(path: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config import VAEConfig
 from ..data import Dataset, load_splits
 from ..rows import to_float
+from .folder import Run
 from .matching import rows_once
 from .recipe import Recipe
 
@@ -47,13 +48,18 @@ def prepared(recipe: Recipe) -> Prepared:
 
 
 def chosen(recipe: Recipe, train: Dataset, test: Dataset) -> Prepared:
-    """Choose what is to be fitted to rows that were read.
+    """Choose what is to be fitted to rows that were read; a run that goes on has chosen.
 
     Raises
     ------
     ValueError
         If the choices do not fit the rows.
     """
+    if recipe.continues is not None:
+        run = Run(recipe.continues)
+        train, test = run.matched(train), run.matched(test)
+        config = VAEConfig(**run.settings["vae"])
+        return Prepared(train, test, rows_once(test, recipe.binarize, recipe.seed), config)
     x_test = rows_once(test, recipe.binarize, recipe.seed)
     seen = "none" if recipe.binarize == "none" else "threshold"
     sample = train.x if seen == "none" else rows_once(train, seen, recipe.seed)

@@ -7,6 +7,7 @@ __all__ = ["DEVICES", "LOGS", "PRECISIONS", "Recipe"]
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..presets import PRESETS
@@ -49,6 +50,9 @@ class Recipe:
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     threads
         Of the processor, as in :func:`~ppl_vae.fit`.
+    devices, nodes
+        How many processes on each machine, each with a device, and how many machines; None for
+        one, or what ``torchrun`` or ``srun`` started.
     precision
         The precision of matrix products and convolutions: ``"32"``, ``"tf32"`` or ``"bf16"``.
     checkpoint_every
@@ -60,6 +64,8 @@ class Recipe:
         Draw the training, in about thirty frames. Images only.
     preset
         The published VAE that the choices are of, if any.
+    continues
+        The folder of a finished run whose VAE is fitted further, if any.
     """
 
     data: Mapping[str, Any] = field(default_factory=lambda: {"name_or_path": "digits"})
@@ -80,11 +86,14 @@ class Recipe:
     num_samples: int = 500
     device: str = "auto"
     threads: int | str | None = None
+    devices: int | None = None
+    nodes: int | None = None
     precision: str = "32"
     checkpoint_every: float | None = None
     log: str | None = None
     film: bool = False
     preset: str | None = None
+    continues: Path | None = None
 
     @classmethod
     def of_preset(cls, name: str | None, **given: Any) -> Recipe:
@@ -132,7 +141,10 @@ class Recipe:
             if value not in accepted:
                 names = ", ".join(map(repr, filter(None, accepted)))
                 raise ValueError(f"{name} is {value!r}; accepted are {names}")
-        for name, number in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
+        for name, number in (
+            *(("--epochs", self.epochs), ("--batch-size", self.batch_size)),
+            *(("--devices", self.devices), ("--nodes", self.nodes)),
+        ):
             if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}; pass at least 1")
         if self.num_samples < _FEWEST_DRAWS:

@@ -66,7 +66,7 @@ def _page(folder: Path, metrics: dict[str, Any], settings: dict[str, Any]) -> st
     sections = [
         _data(metrics, settings),
         _model(settings["vae"]),
-        _fit(folder, metrics["fit"], settings["fit"]),
+        _fit(folder, metrics["fit"], settings),
         _quality(folder, metrics["test"]) if "test" in metrics else "",
         _latents(folder, settings["vae"]),
         _verdict(folder),
@@ -124,16 +124,21 @@ def _words(choice: str) -> str:
     return f"{name.replace('_', ' ')}{colon and ' with '}{options}"
 
 
-def _fit(folder: Path, fit: dict[str, Any], options: dict[str, Any]) -> str:
+def _fit(folder: Path, fit: dict[str, Any], settings: dict[str, Any]) -> str:
+    options = settings["fit"]
     reason = str(fit["stop_reason"])
     outcome = escape(reason[:1].upper() + reason[1:])
     if not fit["finite"]:
         outcome = f"<strong>The fit broke off</strong>: {outcome}"
+    before = ""
+    if settings.get("continues"):
+        before = f" It went on with the VAE in {escape(str(settings['continues']))}."
     return (
         f"<h2>Fit</h2><p>Stochastic variational inference with Adam at a learning rate of up to "
-        f"{float(options['learning_rate']):g}, from seed {int(options['seed'])}. {outcome}; it "
-        f"took {float(fit['seconds']):.0f} s at {float(fit['rows_per_second']):,.0f} rows per "
-        f"second. The weights are those of epoch {int(fit['best_epoch'])}.</p>"
+        f"{float(options['learning_rate']):g}, from seed {int(options['seed'])}.{before} "
+        f"{outcome}; it took {float(fit['seconds']):.0f} s at "
+        f"{float(fit['rows_per_second']):,.0f} rows per second. The weights are those of epoch "
+        f"{int(fit['best_epoch'])}.</p>"
         + _picture(folder / "losses.png", "The ELBO by epoch, in nats per row; higher is better.")
     )
 

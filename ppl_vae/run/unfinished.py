@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Unfinished", "free_folder", "unfinished"]
+__all__ = ["Unfinished", "free_folder", "partial_of", "unfinished"]
 
 import fcntl
 import json
@@ -46,7 +46,7 @@ def free_folder(name: str, parent: Path = Path("runs")) -> Path:
     number = 1
     while True:
         folder = parent / (name if number == 1 else f"{name}-{number}")
-        if not (os.path.lexists(folder) or os.path.lexists(_partial_of(folder))):
+        if not (os.path.lexists(folder) or os.path.lexists(partial_of(folder))):
             return folder
         number += 1
 
@@ -70,7 +70,7 @@ def unfinished(out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished]:
     OSError
         If ``out`` could not be written in the end.
     """
-    partial, aside = _partial_of(out), out.with_name(f"{out.name}.replaced")
+    partial, aside = partial_of(out), out.with_name(f"{out.name}.replaced")
     _check_place(out)
     if aside.is_dir() and not os.path.lexists(out):
         os.rename(aside, out)  # a process was killed between two renames
@@ -123,7 +123,8 @@ def unfinished(out: Path, *, force: bool, resume: bool) -> Iterator[Unfinished]:
             _remove(aside)
 
 
-def _partial_of(out: Path) -> Path:
+def partial_of(out: Path) -> Path:
+    """Where a run is written before it is whole."""
     return out.with_name(f"{out.name}.partial")
 
 
@@ -133,7 +134,7 @@ def _check_place(out: Path) -> None:
         raise ValueError(
             f"--out is {str(out)!r}, a way to a folder that is there; pass the name of a new one"
         )
-    for path in (out, _partial_of(out)):
+    for path in (out, partial_of(out)):
         if path.is_symlink():
             raise FileExistsError(
                 f"--out is {str(out)!r}, and {str(path)!r} is a symbolic link, which is not "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..processes import place
 from .manifest import beside, finished, rows_in
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Store:
     path
         The folder of the store. It need not exist; one that was not finished is gone on with.
     rank, world
-        By default those of torch.distributed, of ``torchrun``'s environment, or 0 and 1.
+        By default those of torch.distributed, of ``torchrun`` or ``srun``, or 0 and 1.
 
     Raises
     ------
@@ -56,7 +57,7 @@ class Store:
     def __init__(
         self, path: str | os.PathLike[str], *, rank: int | None = None, world: int | None = None
     ) -> None:
-        here, all_of_them = _place()
+        here, all_of_them = place()
         rank, world = here if rank is None else rank, all_of_them if world is None else world
         if not 0 <= rank < world:
             raise ValueError(
@@ -130,15 +131,6 @@ class Store:
             there = rows_in(finished(self.path), description)
             found.attrs["missing_rows"] = description["num_rows"] - there
         return found
-
-
-def _place() -> tuple[int, int]:
-    """Which process this is, of how many."""
-    import torch.distributed
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _chunks() -> dict[str, int] | None:
