@@ -89,21 +89,31 @@ def gaps_of(approximation, amortization, low=False, search=0.0):
 
 def test_the_change_that_wins_most_comes_first():
     prior = xr.Dataset({"gain": ("row", [1.9, 2.1, np.nan])})
-    cures = cures_of(prior, gaps_of([0.5, 0.6], [3.0, 4.0], low=True), {"guide": "full_rank"})
+    gaps = gaps_of([0.5, 0.6], [3.0, 4.0], low=True)
+    cures = cures_of(prior, gaps, {"guide": "full_rank"})
     assert [cure.name for cure in cures] == ["fit", "prior", "guide"]
     assert [cure.nats for cure in cures] == pytest.approx([3.5, 2.0, 0.55])
     assert [cure.at_least for cure in cures] == [False, True, True]
     assert cures[2].option == "--guide flow"
-    words = in_words(cures)
+    words = in_words(cures, prior, gaps)
     assert "3.50 +- 0.50" in words[1]
     assert ">= 2.00" in words[2]
 
 
 def test_what_is_small_or_not_shown_is_no_cure():
     prior = xr.Dataset({"gain": ("row", [0.05, 0.06])})
-    cures = cures_of(prior, gaps_of([0.0, 0.01], [5.0, -4.0]), {})
-    assert cures == []
-    assert "neither a learned prior" in in_words(cures)[0]
+    gaps = gaps_of([0.0, 0.01], [5.0, -4.0])
+    assert cures_of(prior, gaps, {}) == []
+    assert "neither a learned prior" in in_words([], prior, gaps)[0]
+
+
+def test_what_is_not_finite_is_left_out_of_no_mean_in_silence():
+    gain = xr.Dataset({"gain": ("row", [np.nan, np.nan])})
+    lost = gaps_of([np.nan, np.nan], [np.nan, np.nan])
+    assert "cannot be said" in in_words(cures_of(gain, lost, {}), gain, lost)[0]
+    some = gaps_of([0.0, 0.0, np.nan], [4.0, 4.1, np.nan])
+    words = in_words(cures_of(gain, some, {}), gain, some)
+    assert "less 1 of 3 rows in which it is not finite" in words[0]
 
 
 def test_a_search_that_did_not_end_blames_no_family():

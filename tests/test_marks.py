@@ -151,9 +151,20 @@ def test_precision_is_judged_without_marks(tmp_path: Path):
     assert len(x[:, 0].unique()) == 101
 
 
-def test_numbered_columns_one_of_which_was_named_have_a_header(tmp_path: Path):
-    frame = pd.DataFrame(RNG.normal(size=(20, 2))).assign(kind=["u", "v"] * 10)
+@pytest.mark.parametrize("given", [2, 3])
+def test_numbered_columns_one_of_which_was_named_have_a_header(tmp_path: Path, given: int):
+    """Of just two numbers, 0 and 1, it is asked: they may be values."""
+    frame = pd.DataFrame(RNG.normal(size=(20, given))).assign(kind=["u", "v"] * 10)
     frame.to_csv(tmp_path / "a.csv", index=False)
-    data = load_data(tmp_path / "a.csv", None)
-    assert data.feature_names == ("0", "1", "kind")
-    assert data.x.shape == (20, 3)
+    if given == 2:
+        with pytest.raises(ValueError, match="may name the columns by numbers or be a row"):
+            load_data(tmp_path / "a.csv", None)
+    data = load_data(tmp_path / "a.csv", None, header=True if given == 2 else None)
+    assert data.feature_names == (*map(str, range(given)), "kind")
+    assert data.x.shape == (20, given + 1)
+
+
+@pytest.mark.parametrize("text", ["0,1,u\n1,0,v\n2,1,u", "0,1,Ann\n1,0,Bob\n2,1,Cy"])
+def test_rows_that_begin_with_0_and_1_are_rows(tmp_path: Path, text: str):
+    (tmp_path / "a.csv").write_text(text)
+    assert len(load_data(tmp_path / "a.csv", None, label=-1).x) == 3

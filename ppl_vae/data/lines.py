@@ -265,9 +265,10 @@ def _has_header(
             return False
         # A column may be called Na or None; a line of marks such as ? names nothing.
         return any(cell.lower() not in MISSING or cell.isalpha() for cell in named)
-    if _numbered(first, rows):
+    numbered = _numbered(first, rows)
+    if numbered and text.count(False) > 2:
         return True
-    if _could_name([cell for cell in named if is_number(cell)], first, rows):
+    if numbered or _could_name([cell for cell in named if is_number(cell)], first, rows):
         said = (
             f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
             "columns by numbers or be a row; say which with header=True or False (--header, "
@@ -288,8 +289,13 @@ def _numbered(first: list[str], rows: list[tuple[int, list[str]]]) -> bool:
     numbers = [cell for cell in first if is_number(cell)]
     if not text or len(numbers) < 2 or numbers != [str(i) for i in range(len(numbers))]:
         return False
-    below = [[cell.strip() for cell in cells] for _, cells in rows[:_LOOKED_AT]]
-    return len(below) > 1 and not any(cells[i] == first[i] for cells in below for i in text)
+    for i in text:
+        below = [cells[i].strip() for _, cells in rows[:_LOOKED_AT]]
+        # A name among others, each of another row, is a row's.
+        names = 2 * len(set(below)) > len(below) and not all(map(is_number, below))
+        if first[i] in below or names:
+            return False
+    return True
 
 
 def _among_rows(first: list[str], rows: list[list[str]]) -> bool:

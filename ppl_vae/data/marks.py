@@ -7,6 +7,7 @@ __all__ = ["unmarked", "warn_of_marks"]
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,7 @@ def _columns(data: Dataset) -> Iterator[tuple[str, np.ndarray]]:
             yield f"context {name!r}", values
 
 
-def _marks(column: np.ndarray) -> list[np.floating]:
+def _marks(column: np.ndarray) -> list[np.floating[Any]]:
     """The values of a column that look like marks: usual ones at its ends, or one that repeats."""
     lowest, highest = _ends(column), [-value for value in _ends(-column)]
     if len(lowest) < 2:
@@ -129,9 +130,9 @@ def _marks(column: np.ndarray) -> list[np.floating]:
     return []
 
 
-def _ends(column: np.ndarray) -> list[np.floating]:
+def _ends(column: np.ndarray) -> list[np.floating[Any]]:
     """The few least values of a column."""
-    found: list[np.floating] = []
+    found: list[np.floating[Any]] = []
     for _ in range(_SHOWN):
         rest = column[column > found[-1]] if found else column[~np.isnan(column)]
         if not len(rest):
@@ -140,21 +141,21 @@ def _ends(column: np.ndarray) -> list[np.floating]:
     return found
 
 
-def _is_usual(value: np.floating) -> bool:
+def _is_usual(value: np.floating[Any]) -> bool:
     return bool(abs(value) >= _LARGEST) or _USUAL.fullmatch(_text(value)) is not None
 
 
-def _is_far(value: np.floating, others: np.ndarray) -> bool:
+def _is_far(value: np.floating[Any], others: np.ndarray) -> bool:
     if not len(others):
         return False
     low, high = float(others.min()), float(others.max())
-    return (value <= -9 and low >= 0) or _away(value, others) > _FAR * (high - low) > 0
+    return bool(value <= -9 and low >= 0) or _away(value, others) > _FAR * (high - low) > 0
 
 
-def _away(value: np.floating, others: np.ndarray) -> float:
+def _away(value: np.floating[Any], others: np.ndarray) -> float:
     return max(float(others.min()) - float(value), float(value) - float(others.max()))
 
 
-def _text(value: np.floating) -> str:
+def _text(value: np.floating[Any]) -> str:
     """A value as a file has it: the shortest number that is read as it."""
     return str(value) if abs(value) >= _LARGEST else np.format_float_positional(value, trim="-")

@@ -69,7 +69,7 @@ def evaluate(
             for name, values in quantities.items()
         },
         "monte_carlo_error": float(np.sqrt((error**2).sum()) / len(x_test)),
-        "rows_not_finite": int((~np.isfinite(quantities["log_evidence"])).sum()),
+        "rows_not_finite": int((~np.isfinite([*quantities.values()])).any(0).sum()),
         "rows_with_pareto_k_above_0.7": int((~(evidence.pareto_k <= 0.7)).sum()),
     }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..progress import Progress
 from ..renamed import renamed
-from ..rows import Rows, rows_within_budget
+from ..rows import Batch, Rows, rows_within_budget
 from ..sink import MemorySink, Sink
 from .chains import STARTS, Path, annealed, there_and_back
 from .chunked import sink_for, through
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..store import Store
 
 
+# How many times as many temperatures rows whose chains spread too far get next, and at most where
+# chains start from the prior, which is far from the posterior of many latents.
+_MORE, _MOST = 4, 16
 # An upper bound so many nats above all that chains from the start can be is of another mode.
 _ELSEWHERE = 3.0
 
@@ -40,6 +43,7 @@ def anneal(
     start: str = "encoder",
     num_samples: int = 16,
     num_temperatures: int = 100,
+    max_temperatures: int | None = None,
     num_leapfrog: int = 3,
     seed: int = 0,
     chunk_rows: int | None = None,
@@ -75,6 +79,10 @@ def anneal(
         Chains for each row, all of them run at once.
     num_temperatures
         The number T of steps from :math:`p_0` to p(x, z). One is importance sampling.
+    max_temperatures
+        Rows whose log-weights spread over more than 3 nats are annealed afresh with four times as
+        many, up to so many; by default 16 times as many from the prior, which 16 latents and more
+        need, and no more from the encoder.
     num_leapfrog
         Leapfrog steps of a Hamiltonian transition; each costs one gradient of the decoder for
         each chain.
@@ -89,10 +97,10 @@ def anneal(
         As from :func:`~ppl_vae.log_evidence`, over ``row``, in nats: ``log_evidence``,
         ``standard_error``, ``log_evidence_low`` and ``log_evidence_high``, a 95 % interval, and
         ``elbo``. And ``pareto_k`` of the chains' weights, which is NaN where there are fewer than
-        30 chains. ``weights_usable`` is false in rows whose log-weights spread over more than 3
-        nats: so few chains then show no upper end of the interval, which is infinite, as is the
-        standard error, and ``log_evidence_low`` is a bound that holds for 95 %. More temperatures
-        help.
+        30 chains. ``weights_usable`` is false in rows whose log-weights still spread over more than
+        3 nats: they are not to be believed. So few chains then show no upper end of the interval,
+        which is infinite, as is the standard error, and ``log_evidence_low`` is a bound that holds
+        for 95 %; the attribute ``caution`` says in how many rows. More temperatures help.
 
     Raises
     ------
@@ -118,11 +126,19 @@ def anneal(
     data = Rows.of(x, covariates)
     data.check(vae)
     _check_options(start, num_samples, num_temperatures, num_leapfrog)
+    most = max_temperatures
+    if most is None:
+        most = num_temperatures * (_MOST if start == "prior" else 1)
+    if most < num_temperatures:
+        raise ValueError(
+            f"max_temperatures is {most}; pass num_temperatures, {num_temperatures}, or more"
+        )
     size = rows_within_budget(vae.event_shape, num_samples, gradients=True, chunk_rows=chunk_rows)
     attrs: dict[str, Any] = {
         "method": "ais",
         "num_samples": num_samples,
         "num_temperatures": num_temperatures,
+        "max_temperatures": most,
         "start": start,
         "seed": seed,
     }
@@ -134,11 +150,26 @@ def anneal(
     to: Sink = MemorySink(len(data)) if sink is None else sink
     with evaluating(vae, seed), Progress(len(data), "anneal", show=progress) as bar:
         for rows, batch in through(data, size, vae.like, to, seed=seed, bar=bar):
-            path = Path(vae, *batch, start=start, num_leapfrog=num_leapfrog)
-            _, log_weight = annealed(path, num_samples, num_temperatures, bar)
-            for name, value in average_chains(log_weight, num_temperatures).items():
+            options = {"start": start, "num_leapfrog": num_leapfrog}
+            found = _anneal(vae, batch, num_samples, num_temperatures, most, options, bar)
+            for name, value in found.items():
                 to.write(name, rows, value)
-    return evidence_dataset(to.arrays(), **attrs) if sink is None else sink.close().open()
+    return _with_caution(
+        evidence_dataset(to.arrays(), **attrs) if sink is None else sink.close().open()
+    )
+
+
+def _with_caution(evidence: xr.Dataset) -> xr.Dataset:
+    """The same, with a sentence on rows that are not to be believed, if there are some."""
+    lost = int((evidence.weights_usable == 0).sum())
+    if not lost:
+        return evidence
+    most = evidence.attrs["max_temperatures"]
+    return evidence.assign_attrs(
+        caution=f"In {lost} of {evidence.sizes['row']} rows the log-weights of chains spread over "
+        f"more than 3 nats with {most} temperatures too: log_evidence is not to be believed there, "
+        "and log_evidence_low is a bound. Raise num_temperatures or max_temperatures."
+    )
 
 
 @renamed(context="covariates", num_chains="num_samples")
@@ -237,6 +268,31 @@ def sandwich(
         },
     )
     return dataset.assign(elsewhere=("row", torch.cat(elsewhere).cpu().numpy()))
+
+
+def _anneal(
+    vae: AmortizedModel,
+    batch: Batch,
+    num_samples: int,
+    number: int,
+    most: int,
+    options: dict[str, Any],
+    bar: Progress,
+) -> dict[str, Tensor]:
+    """What chains say of some rows, with more temperatures, afresh, where these are too few."""
+    _, log_weight = annealed(Path(vae, *batch, **options), num_samples, number, bar)
+    found = average_chains(log_weight, number)
+    while number < most:
+        again = (~found["weights_usable"] & found["log_evidence"].isfinite()).nonzero().flatten()
+        if not len(again):
+            break
+        number = min(_MORE * number, most)
+        at, given = again.to(batch.x.device), batch.covariates
+        some = Batch(batch.x[at], None if given is None else given[at])
+        _, log_weight = annealed(Path(vae, *some, **options), num_samples, number)
+        for name, value in average_chains(log_weight, number).items():
+            found[name][again] = value.to(found[name])
+    return found
 
 
 def _check_options(start: str, num_samples: int, num_temperatures: int, num_leapfrog: int) -> None:

@@ -94,15 +94,20 @@ def cures_of(prior: xr.Dataset, gaps: xr.Dataset, parts: Mapping[str, str]) -> l
     return sorted(found, key=lambda cure: -cure.nats)
 
 
-def in_words(cures: list[Cure]) -> list[str]:
-    """A line for each cure, with what it wins."""
+def in_words(cures: list[Cure], prior: xr.Dataset, gaps: xr.Dataset) -> list[str]:
+    """A line for each cure, with what it wins, and how many rows that is not known of."""
+    known = np.isfinite(gaps.amortization.values) & np.isfinite(gaps.approximation.values)
+    if not (known.any() or np.isfinite(prior.gain.values).any()):
+        return ["What would help cannot be said: what it would win is not finite in any row."]
+    lost = int((~known).sum())
+    less = f", less {lost} of {len(known)} rows in which it is not finite" if lost else ""
     if not cures:
         return [
             "What would help: neither a learned prior, nor a richer encoder, nor a longer fit was "
-            f"found to win more than {_WORTH} nats per row."
+            f"found to win more than {_WORTH} nats per row{less}."
         ]
     return [
-        "What would help, and what it wins in nats per row with all else as it is:",
+        f"What would help, and what it wins in nats per row with all else as it is{less}:",
         *(
             f"{'>=' if cure.at_least else '':>4} {cure.nats:.2f} +- {cure.error:.2f}  {cure.why} "
             f"({cure.option})"

@@ -71,7 +71,7 @@ def diagnose(
         Standard error that weighted means may have, in posterior standard deviations. 0.1 needs
         about 100 effective draws.
     num_simulations
-        Simulated rows for calibration.
+        Simulated rows for calibration, of the encoder and of verdicts.
     gap_rows
         How many rows to measure gaps on, spread over ``x``.
     refined_rows
@@ -169,6 +169,7 @@ def _found(
         tolerance=tolerance,
         refined_rows=refined_rows,
         annealed_rows=annealed_rows,
+        num_simulations=num_simulations,
         stages=stages,
         **options,
     )

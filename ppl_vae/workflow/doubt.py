@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["bound", "contradict"]
+__all__ = ["bound", "contradict", "doubts_in_words"]
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,11 @@ from ..rows import Rows
 from .annealing import anneal
 from .missed import missed_mass
 from .sampling import spread, stage_seed
+from .simulated import ENOUGH, Simulated
 from .weights import EVIDENCE
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Share of the rows asked that are contradicted, from which on no row is believed.
 _MANY = 0.2
@@ -35,15 +39,16 @@ def contradict(
     tried: np.ndarray,
     better: Mapping[str, Any],
     annealed_rows: int,
-    hidden: tuple[int, int],
+    truths: Simulated,
     seed: int,
     options: dict[str, Any],
 ) -> bool:
     """Do not believe rows in which annealing from the prior finds more of p(x).
 
-    Returns whether nothing speaks for modes that the encoder misses.
+    Nor rows like simulated ones whose truths say otherwise. Returns whether nothing speaks for
+    modes that the encoder misses.
     """
-    suspected = hidden[0] >= _HIDDEN[0] and hidden[0] > _HIDDEN[1] * hidden[1]
+    suspected = truths.hidden >= _HIDDEN[0] and truths.hidden > _HIDDEN[1] * truths.good
     believed = np.flatnonzero(np.isin(verdict, ["as it is", "reweighted", "refined"]))
     for name in ("missed_mass", "annealed_log_evidence", "annealed_standard_error"):
         found[name] = np.full(len(data), np.nan)
@@ -73,7 +78,7 @@ def contradict(
             found[name][rows] = values
         against[rows] = annealed["missed_mass"] > _MISSED
     found["contradicted"] = against
-    if not (against.any() or suspected):
+    if not (against.any() or suspected or truths.against):
         return True
     for row in np.flatnonzero(against):
         reason[row] = (
@@ -84,8 +89,14 @@ def contradict(
     if suspected:
         doubted[believed] = ~asked[believed]
         reason[doubted] = (
-            f"of {hidden[1]} simulated rows {hidden[0]} have their truth where q(z|x) puts no "
-            "draws, and this row was not annealed"
+            f"of {truths.good} simulated rows {truths.hidden} have their truth where q(z|x) puts "
+            "no draws, and this row was not annealed"
+        )
+    if truths.against:
+        raw = np.isin(verdict, ["as it is", "reweighted"]) & ~against
+        doubted |= raw
+        reason[raw] = (
+            f"of {truths.believed} simulated rows that would be believed, {truths.against}"
         )
     for refined in (False, True):  # a refined posterior is judged by its own draws
         kind = np.isin(np.arange(len(data)), believed) & ((verdict == "refined") == refined)
@@ -131,3 +142,31 @@ def bound(
     reached = annealed.weights_usable.values
     for name in EVIDENCE:
         found[name][rows[reached]] = annealed[name].values[reached]
+
+
+def doubts_in_words(rows: xr.Dataset) -> list[str]:
+    """What annealing and the truths of simulated rows say of rows that weights would believe."""
+    lines = []
+    asked = int(np.isfinite(rows.annealed_log_evidence).sum())
+    against = int(rows.contradicted.sum())
+    if against:
+        lines.append(
+            f"Annealing from the prior finds mass that q(z|x) misses in {against} of {asked} "
+            "rows otherwise believed: they are not, and neither are rows that nobody asked."
+        )
+    elif asked:
+        lines.append(f"Annealing from the prior contradicts none of {asked} rows believed.")
+    hidden, good = (rows.attrs.get(f"{name}_rows", 0) for name in ("hidden", "simulated"))
+    if hidden >= _HIDDEN[0]:
+        lines.append(
+            f"Of {good} simulated rows whose weights look good, {hidden} have their truth "
+            "where q(z|x) puts no draws, as in a second mode."
+        )
+    size, wrong = (rows.attrs.get(name) for name in ("believed_rows", "truths_against"))
+    judged = f"Calibration of verdicts: of {size} simulated rows that would be believed,"
+    if wrong:
+        lines.append(f"{judged} {wrong}. So no row is, but after refinement.")
+    elif size and rows.verdict.isin(["as it is", "reweighted"]).any():
+        found = "truths lie where draws say" if size >= ENOUGH else "truths are too few to ask"
+        lines.append(f"{judged} {found}.")
+    return lines

@@ -11,6 +11,7 @@ import numpy as np
 
 from .calibration import p_text
 from .cures import Cure, cures_of, in_words
+from .doubt import doubts_in_words
 from .gaps import gaps_in_words
 from .verdicts import VERDICTS
 
@@ -106,7 +107,7 @@ class Diagnosis:
             [
                 f"Which of {size} rows can be believed:",
                 *self._counts(),
-                *self._annealed(),
+                *doubts_in_words(self.rows),
                 "",
                 f"KL(q || p), what draws used as they are differ by: {self._divergence()}",
                 "",
@@ -120,7 +121,7 @@ class Diagnosis:
                 "",
                 f"Evidence: {self._evidence()}",
                 "",
-                *in_words(self.cures),
+                *in_words(self.cures, self.prior_gap, self.gaps),
             ]
         )
 
@@ -155,29 +156,6 @@ class Diagnosis:
                 + (" The numbers with ~ say so of all." if scaled else "")
             )
         return lines
-
-    def _annealed(self) -> list[str]:
-        """What annealing from the prior says of the rows that were believed without it."""
-        hidden, good = (self.rows.attrs.get(f"{name}_rows", 0) for name in ("hidden", "simulated"))
-        simulated = []
-        if hidden > 2:
-            simulated = [
-                f"Of {good} simulated rows whose weights look good, {hidden} have their truth "
-                "where q(z|x) puts no draws, as in a second mode."
-            ]
-        return self._contradicted() + simulated
-
-    def _contradicted(self) -> list[str]:
-        asked = int(np.isfinite(self.rows.annealed_log_evidence).sum())
-        against = int(self.rows.contradicted.sum())
-        if against:
-            return [
-                f"Annealing from the prior finds mass that q(z|x) misses in {against} of {asked} "
-                "rows otherwise believed: they are not, and neither are rows that nobody asked."
-            ]
-        if asked:
-            return [f"Annealing from the prior contradicts none of {asked} rows believed."]
-        return []
 
     def _divergence(self) -> str:
         kl = self.rows.kl.values

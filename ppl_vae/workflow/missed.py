@@ -1,15 +1,14 @@
-"""Where a posterior has mass that no draw of q reaches, as annealing and simulated rows see it."""
+"""Where a posterior has mass that no draw of q reaches, as annealing sees it."""
 
 from __future__ import annotations
 
-__all__ = ["hidden_modes", "missed_mass"]
+__all__ = ["missed_mass"]
 
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ..amortized import AmortizedModel
@@ -17,8 +16,6 @@ from ..progress import Progress
 from ..rows import Rows, rows_within_budget
 from ..sink import MemorySink
 from .chains import Path, annealed
-from .khat import khat
-from .latents import NO_INVERSE, density, draw
 from .posterior import evaluating
 from .weights import average_chains
 
@@ -29,8 +26,6 @@ _CHAINS = 16
 _TEMPERATURES = 100
 # A weight so many nats above what the largest of all draws should have says that q was not there.
 _UNSEEN = 2.0
-# Simulated rows, draws for each, and k-hat up to which these look as if they covered the posterior.
-_SIMULATED, _DRAWS, _GOOD = 200, 500, 0.5
 
 
 def missed_mass(
@@ -92,40 +87,3 @@ def missed_mass(
             for name in ("log_evidence", "standard_error"):
                 sink.write(f"annealed_{name}", rows, annealing[name])
     return sink.arrays()
-
-
-def hidden_modes(
-    vae: AmortizedModel, covariates: Tensor | None, *, seed: int = 0, progress: bool = True
-) -> tuple[int, int]:
-    r"""How many simulated rows have their truth where q(z|x) puts next to no draws.
-
-    A z drawn together with its x is an exact draw from p(z|x), from whichever mode. Where the
-    weights of S draws from q look good, a truth whose own weight is more than :math:`e^2 S` times
-    their mean is in a place that they have no chance to see. This is a
-    :func:`~ppl_vae.workflow.annealing.sandwich` of one temperature, in which such a row has a gap
-    of many nats.
-
-    Returns
-    -------
-    The number of such rows, and of the 200 simulated ones those whose k-hat is at most 0.5. Zero
-    and zero where the density of q is known at its own draws alone.
-    """
-    size = rows_within_budget(vae.event_shape, _DRAWS)
-    hidden = good = 0
-    with evaluating(vae, seed), Progress(_SIMULATED, "hidden modes", show=progress) as bar:
-        z, x, given = vae.simulate(_SIMULATED, covariates)
-        for rows, batch in Rows(x, given).chunks(size, vae.like):
-            q, truth = vae.posterior(*batch), z[rows][None]
-            draws = draw(q, (_DRAWS,))
-            log_weight = (vae.log_joint(draws, *batch) - density(q, draws)).double()
-            try:
-                log_q = q.log_prob(truth)
-            except NO_INVERSE:
-                return 0, 0
-            own = (vae.log_joint(truth, *batch) - log_q)[0].double()
-            looks_good = khat(log_weight) <= _GOOD
-            unseen = own > log_weight.logsumexp(0) + _UNSEEN
-            good += int(looks_good.sum())
-            hidden += int((looks_good & unseen).sum())
-            bar.advance(len(batch.x))
-    return hidden, good

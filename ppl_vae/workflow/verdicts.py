@@ -17,10 +17,10 @@ from ..rows import Rows, rows_within_budget
 from .chunked import region_rows
 from .doubt import bound, contradict
 from .judgement import judge, reasons, verdict_of
-from .missed import hidden_modes
 from .posterior import Draws, map_draws
 from .refined import refined, refined_at_once
 from .sampling import spread, stage_seed
+from .simulated import Simulated, simulated
 from .stages import Stages
 from .weights import average_weight
 
@@ -34,6 +34,8 @@ VERDICTS = {
     "not": "only NUTS, refine(method='nuts'), or a better VAE will do",
     "not tried": "refinement was not tried on this row",
 }
+# Simulated rows whose truths are asked, at least.
+_SIMULATED = 200
 # How many times as many draws a row that is still open gets next.
 _MORE = 4
 # Entries of data that open rows may cost together, beyond the first draws of all.
@@ -64,6 +66,7 @@ def verdicts(
     tolerance: float = 0.1,
     refined_rows: int | None = None,
     annealed_rows: int = 50,
+    num_simulations: int = 1000,
     seed: int = 0,
     progress: bool = True,
     stages: Stages | None = None,
@@ -84,6 +87,10 @@ def verdicts(
     believed, and on more if one is contradicted, or if simulated rows have their truth where q puts
     no draws; rows that nobody asked are then not believed.
 
+    Simulated rows are judged as these are, and the truths of those that would be believed ranked
+    among their draws: where ranks say that draws are off by more than a row believed may be, no
+    row is believed as it is or reweighted.
+
     Parameters
     ----------
     vae, x, covariates
@@ -94,7 +101,9 @@ def verdicts(
         Standard error that weighted means may have, posterior standard deviations.
     refined_rows, annealed_rows
         How many rows to refine and to anneal, at most, spread over those that it may concern. None
-        refines all.
+        refines all. Without annealing no truth is asked either.
+    num_simulations
+        How many simulated rows to ask for their truths, at most as many as there are rows, but 200.
     seed, progress
         As in :func:`~ppl_vae.diagnose`.
     stages
@@ -114,7 +123,8 @@ def verdicts(
         ``kl_refined``, ``kl_refined_error`` and ``log_evidence_refined``, nats, and
         ``pareto_k_refined``, of ``num_draws_refined`` draws.
         Attributes: ``simulated_rows``, of which weights look good, and ``hidden_rows``, of which
-        the truth is where q puts no draws.
+        the truth is where q puts no draws; ``believed_rows``, simulated ones that would be
+        believed, and ``truths_against``, what their truths say against it, ``""`` for nothing.
     """
     import xarray as xr
 
@@ -163,11 +173,18 @@ def verdicts(
             "refined: " + reasons(better, tolerance).astype(object),
         ).astype(str)
     kept.alone()
-    hidden = 0, 0
+    truths = Simulated()
     if annealed_rows:
-        hidden = hidden_modes(vae, data.covariates, seed=stage_seed(seed, 400), **options)
+        truths = simulated(
+            vae,
+            data.covariates,
+            num_rows=max(_SIMULATED, min(num_simulations, size)),
+            tolerance=tolerance,
+            seed=stage_seed(seed, 400),
+            **options,
+        )
     whole = contradict(
-        vae, data, found, verdict, reason, tried, better, annealed_rows, hidden, seed, options
+        vae, data, found, verdict, reason, tried, better, annealed_rows, truths, seed, options
     )
     if whole:
         bound(vae, data, found, verdict, tried, better, annealed_rows, seed, options)
@@ -179,8 +196,10 @@ def verdicts(
             "max_samples": max_samples,
             "tolerance": tolerance,
             "seed": seed,
-            "simulated_rows": hidden[1],
-            "hidden_rows": hidden[0],
+            "simulated_rows": truths.good,
+            "hidden_rows": truths.hidden,
+            "believed_rows": truths.believed,
+            "truths_against": truths.against,
         },
     )
     return dataset.assign(verdict=("row", verdict), reason=("row", reason.astype(str)))
