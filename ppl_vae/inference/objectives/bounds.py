@@ -29,9 +29,9 @@ class Elbo(RowObjective):
         Draws of the latents for each row.
     antithetic
         Whether half of the draws are the others' mirror images, with the mean of q in the middle:
-        an even number of draws, of a guide that is symmetric around its mean. Two such draws for
-        half of the rows have gradients with less noise than one draw for each of all:
-        ``benchmarks/gradient_noise.py``.
+        an even number of draws, of a guide that is symmetric around its mean. In a linear VAE two
+        such draws of half of the rows have a gradient with a tenth less noise than one draw of
+        each: ``benchmarks/gradient_noise.py``.
 
     Raises
     ------
