@@ -107,6 +107,7 @@ intersphinx_mapping = (
 
 # Names of other packages resolve only where their inventories were read.
 nitpick_ignore = [
+    ("py:class", "Stages"),  # of diagnose in a store, for this package alone
     ("py:class", "Schedule"),  # Callable[[float], float]
     ("py:class", "ppl_vae.workflow.gaussian.Gaussian"),
     ("py:class", "ppl_vae.workflow.latents.Coordinates"),

@@ -33,7 +33,7 @@ def summed_out(trace: Trace, one: Mapping[str, Any]) -> dict[str, Any]:
         The sites of a run without, of which a latent's batch shape is taken.
     """
     trace.pack_tensors()
-    sites = {
+    sites: dict[str, Any] = {
         name: site
         for name, site in trace.nodes.items()
         if site["type"] == "sample" and not site_is_subsample(site) and counts(site)

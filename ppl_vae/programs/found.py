@@ -123,7 +123,7 @@ class ProgramCheck:
         lines = [f"All latents together: {verdict}; {WORDS[verdict]}.", f"Why: {reason}."]
         if "kl" not in self.joint:
             return "\n".join(lines)
-        numbers = {name: self.joint[name].item() for name in self.joint.data_vars}
+        numbers = {str(name): self.joint[name].item() for name in self.joint.data_vars}
         lines.append(
             f"KL(q || p) is {numbers['kl']:.2f} nats, k-hat {numbers['pareto_k']:.2f} (at most "
             f"{numbers['pareto_k_threshold']:.2f}); {numbers['effective_draws']:.0f} of "

@@ -160,7 +160,7 @@ def _inseparable(pair: Pair, plate: str, local: tuple[str, ...]) -> str:
         pair_of = model.sites[name]["log_prob"], site["log_prob"]
         frames = plates_of(site)
         if plate in frames:
-            pair_of = tuple(part.movedim(frames[plate], 0)[::2] for part in pair_of)  # type: ignore[assignment]
+            pair_of = tuple(part.movedim(frames[plate], 0)[::2] for part in pair_of)
             if not agree(*pair_of):
                 return f"{name} of a row depends on latents of other rows"
         elif not agree(*pair_of):

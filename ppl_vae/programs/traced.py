@@ -14,7 +14,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import Message
+from pyro.poutine.runtime import InferDict, Message
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -324,8 +324,8 @@ def _warn(what: str) -> None:
     warnings.warn(what, stacklevel=5)
 
 
-def _enumerated(site: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {"enumerate": "parallel"} if site["name"] in names else {}
+def _enumerated(site: Mapping[str, Any], names: Collection[str]) -> InferDict:
+    return InferDict(enumerate="parallel") if site["name"] in names else InferDict()
 
 
 @contextmanager

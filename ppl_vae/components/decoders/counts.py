@@ -170,7 +170,7 @@ class CountsDecoder(Decoder):
 
     @property
     def reads_logs(self) -> bool:
-        """Whether there is a library size: counts of cells vary by factors."""
+        """Whether there is a library size, as the counts of cells vary by factors."""
         return self.library is not None
 
     @property
