@@ -28,7 +28,7 @@ DAMAGES = {
     "other types": lambda content: _retyped(content),
     "half of its keys": lambda content: _halved(content),
 }
-FILES = ["config.json", "metrics.json", "vae.safetensors", "history.nc", "posterior.nc"]
+FILES = ["config.json", "metrics.json", "vae.safetensors", "history.nc", "posterior.nc", "map.nc"]
 COMMANDS = [
     ("evaluate", "run", "--draws", "50", "--quiet"),
     ("sample", "run", "--num-samples", "3", "--quiet"),
@@ -70,7 +70,7 @@ def _halved(content):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A folder with data and the run of a small VAE."""
+    """A folder with data and the run of a small VAE, its latents drawn."""
     folder = tmp_path_factory.mktemp("whole")
     np.save(folder / "d.npy", np.random.default_rng(0).normal(size=(60, 3)))
     done = subprocess.run(
@@ -80,6 +80,8 @@ def whole(tmp_path_factory):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    drawn = [sys.executable, "-m", "ppl_vae.cli", "pictures", "run", "--quiet"]
+    assert subprocess.run(drawn, cwd=folder).returncode == 0
     return folder
 
 

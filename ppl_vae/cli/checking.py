@@ -33,7 +33,7 @@ from .options import (
     free_file,
     numbers,
 )
-from .printing import gone_on_with, print_metrics
+from .printing import gone_on_with, one_line, print_metrics
 from .reading import rows_of, to_write_into
 
 if TYPE_CHECKING:
@@ -285,9 +285,17 @@ def pictures(
 
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Write RUN/report.html: the run's story from data to verdict, in one file."""
-    from ..run.report import write_report
+    from ..run.afterwards import draw_pictures
+    from ..run.report import PICTURES, write_report
 
     finished = to_write_into(run)
+    if not any((run / name).exists() for name in PICTURES):
+        try:
+            test = finished.splits()[1]
+            draw_pictures(run, finished.vae(), test, finished.rows(test))
+        except (ValueError, TypeError, OSError) as error:  # the data may have moved since
+            if not quiet:
+                typer.echo(f"Without pictures of the latents: {one_line(error)}")
     path = write_report(finished.folder)
     if not quiet:
         typer.echo(f"Written to {path}")

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..amortized import AmortizedModel
 from .colors import COLORS, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+
+    from ..amortized import AmortizedModel
 
 _MOST_KINDS = 20
 # Up to so many features of a table are named on an axis.
