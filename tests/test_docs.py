@@ -51,6 +51,8 @@ def run_page(name, command):
     for language, block in blocks(name):
         if language == "python":
             exec(block, names)
+        elif block[:2] == ["ppl-vae", "explore"]:  # which serves until it is interrupted
+            assert (Path(block[2]) / "config.json").exists()
         elif block[0] == "ppl-vae" and "DIR" not in block:  # which stands for data not at hand
             code, _, errors = command(*block[1:])
             assert code == 0, errors

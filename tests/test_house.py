@@ -34,6 +34,7 @@ FLOORS = (
     ("trees", "sklearn", "anndata"),
     ("pictures",),
     ("run",),
+    ("explorer",),
     ("cli",),
 )
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

@@ -50,7 +50,7 @@ def test_the_map_holds_the_test_rows_and_their_labels(run):
 def test_pictures_are_said(run):
     said = re.findall(r"<img alt='([^']*)'", write_report(run).read_text())
     assert len(said) == 3
-    assert re.match(r"The loss from epoch 1 to epoch 2: training, [\d.]+ nats to [\d.]+", said[0])
+    assert re.match(r"The ELBO from epoch 1 to epoch 2: training, -[\d.]+ nats to -[\d.]+", said[0])
     assert all(len(text) > 40 for text in said)
 
 

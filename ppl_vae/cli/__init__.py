@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ..processes import LostError
-from . import checking, diagnosing, fitting, imputing, watching
+from . import checking, diagnosing, exploring, fitting, imputing, watching
 from .printing import INTERRUPTED, TERMINATED, fail, one_line, warnings_in_one_line, way_on
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _version(
 for command in (
     *(fitting.fit, fitting.reproduce, checking.evaluate, checking.sample, checking.encode),
     *(diagnosing.diagnose, checking.pictures, checking.report, imputing.impute, watching.watch),
+    exploring.explore,
 ):
     app.command()(command)
 

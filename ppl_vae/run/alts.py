@@ -38,7 +38,7 @@ def alternatives(folder: Path, event_shape: list[int]) -> dict[str, str]:
     """
     images, entries = len(event_shape) > 1, math.prod(event_shape)
     said = {
-        "losses.png": "The loss by epoch, as a curve.",
+        "losses.png": "The ELBO by epoch, as a curve.",
         "reconstructions.png": (
             "Ten test rows side by side: above, the originals; in the middle, their "
             "reconstructions; below, their spread, brightest where the encoder is least sure."
@@ -86,9 +86,9 @@ def _losses(history: xr.Dataset | None) -> str | None:
     for name, words in (("train_loss", "training"), ("validation_loss", "validation")):
         if name in history:
             values = history[name].values
-            curves.append(f"{words}, {values[0]:.1f} nats to {values[-1]:.1f}")
+            curves.append(f"{words}, {-values[0]:.1f} nats to {-values[-1]:.1f}")
     return (
-        f"The loss from epoch {first} to epoch {last}: {'; '.join(curves)}. A dotted line marks "
+        f"The ELBO from epoch {first} to epoch {last}: {'; '.join(curves)}. A dotted line marks "
         f"epoch {int(history.attrs['best_epoch'])}, whose weights are kept."
     )
 
