@@ -1,6 +1,6 @@
 """A picture of the explorer, or of a report, as Chromium shows it.
 
-    python docs/screenshot.py runs/digits docs/pictures/explorer.png
+    python docs/screenshot.py runs/digits explorer.png
     python docs/screenshot.py runs/digits phone.png --width 390 --height 2400 --dark
     python docs/screenshot.py runs/digits/report.html report.png
 
@@ -89,7 +89,7 @@ def show(driver: webdriver.Chrome, address: str, row: int | None) -> None:
         return True
 
     WebDriverWait(driver, 600, poll_frequency=1).until(opened)
-    wait = WebDriverWait(driver, 120)
+    wait = WebDriverWait(driver, 300)
     number = wait.until(lambda _: driver.execute_script(FIND, "#row"))
     wait.until(lambda _: driver.execute_script(FIND, ".decoded > *"))
     if row is not None:

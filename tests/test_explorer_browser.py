@@ -75,7 +75,7 @@ class Page:
         return self.driver.execute_script(screenshot.FIND, what)
 
     def wait(self, condition):
-        return WebDriverWait(self.driver, 30).until(lambda _: condition())
+        return WebDriverWait(self.driver, 120).until(lambda _: condition())
 
     def title(self):
         return self.find(".row h2").text
@@ -125,7 +125,7 @@ def test_a_click_a_slider_and_what_is_decoded(driver, address, seen):
 
     # By its number, by a neighbor, and out of the table.
     number = page.find("#row")
-    number.send_keys(Keys.chord(Keys.CONTROL, "a"), "7", Keys.ENTER)
+    number.send_keys(Keys.CONTROL, "a", Keys.NULL, "7", Keys.ENTER)
     page.wait(lambda: page.title().startswith("Row 7,"))
     page.find(".near button").click()
     page.wait(lambda: page.title().startswith(f"Row {seen.neighbors(7)[0]},"))

@@ -90,8 +90,10 @@ class LatentMap:
             said.insert(1, ("label", "@label"))
         self.figure.add_tools(HoverTool(renderers=[points], tooltips=said))
         self._whole = True
-        # How large the frame is, is known once a browser has drawn it.
-        self.figure.on_change("inner_width", self._resized)
+        # How much wider the frame is than high, is known once a browser has drawn it.
+        self._ratio = 1.3
+        for side in ("inner_width", "inner_height"):
+            self.figure.on_change(side, self._resized)
         self.figure.on_event(Tap, lambda event: on_row(seen.nearest(event.x, event.y)))
         self.paint()
 
@@ -137,8 +139,7 @@ class LatentMap:
             low, high = np.nanmin(self.seen.points, axis=0), np.nanmax(self.seen.points, axis=0)
             middle, half = (low + high) / 2, 0.53 * (high - low) + 1e-6
             # One unit is as long on both axes.
-            width, height = self.figure.inner_width or 5, self.figure.inner_height or 4
-            half = np.maximum(half, half[::-1] * [width / height, height / width])
+            half = np.maximum(half, half[::-1] * [self._ratio, 1 / self._ratio])
         else:
             half = factor * np.array([span.end - span.start for span in spans]) / 2
             middle = np.array([self._chosen.data[axis][0] for axis in "xy"])
@@ -146,8 +147,14 @@ class LatentMap:
             span.start, span.end = float(at - reach), float(at + reach)
 
     def _resized(self, attr: str, old: int, new: int) -> None:
-        if self._whole:
-            self.zoom(0)
+        try:
+            width, height = self.figure.inner_width, self.figure.inner_height
+        except ValueError:  # Bokeh's, of one that is not known yet
+            return
+        if width and height:
+            self._ratio = width / height
+            if self._whole:
+                self.zoom(0)
 
     def leave_gestures(self) -> None:
         """Leave dragging to the page, which scrolls under a finger."""
