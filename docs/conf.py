@@ -6,6 +6,7 @@ and xarray as well, so that their names become links.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
@@ -18,11 +19,11 @@ from latex2mathml.converter import convert
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.nodes import make_refnode
-from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 import ppl_vae
 import ppl_vae.cli
+from ppl_vae.cli.examples import EXAMPLES
 
 # Notebooks are pages too, and Sphinx sees what is in its own folder alone.
 _HERE = Path(__file__).parent
@@ -72,7 +73,16 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 # A page with nothing beside it is not given an empty column.
-_ALONE = ("tutorial", "questions", "believing", "extending", "benchmarks", "commands")
+_ALONE = (
+    "tutorial",
+    "questions",
+    "believing",
+    "extending",
+    "benchmarks",
+    "commands",
+    "parts",
+    "mnist",
+)
 html_sidebars: dict[str, list[str]] = {name: [] for name in _ALONE}
 
 # Notebooks are shown as they were run: tests/test_notebooks.py runs them.
@@ -171,11 +181,25 @@ def escape_stars(
 
 def list_commands(app: Sphinx, docname: str, source: list[str]) -> None:
     """The page of commands ends with what the program itself says of its options."""
-    if docname == "commands":
-        command = get_command(ppl_vae.cli.app)
-        with typer.Context(command) as context:
-            listed = get_docs_for_click(obj=command, ctx=context, name="ppl-vae")
-        source[0] += "\n" + listed[listed.index("## `ppl-vae fit`") :]
+    if docname != "commands":
+        return
+    program: Any = get_command(ppl_vae.cli.app)
+    for name, command in program.commands.items():
+        with typer.Context(command, info_name=f"ppl-vae {name}") as context:
+            source[0] += f"\n## `ppl-vae {name}`\n\n{inspect.cleandoc(command.help)}\n\n"
+            usage = " ".join(["$ ppl-vae", name, *command.collect_usage_pieces(context)])
+            examples = [f"$ {typed}  # {what}" for typed, what in EXAMPLES[name].items()]
+            source[0] += "\n".join(["```console", usage, *examples, "```", ""])
+            groups: dict[str, list[str]] = {}
+            for parameter in command.get_params(context):
+                record = parameter.get_help_record(context)
+                group = getattr(parameter, "rich_help_panel", None) or "Options"
+                if parameter.param_type_name == "argument":
+                    group = "Arguments"
+                if record is not None:
+                    groups.setdefault(group, []).append(f"* `{record[0]}`: {record[1]}")
+            for group, lines in groups.items():
+                source[0] += "\n".join(["", f"**{group}**", "", *lines, ""])
 
 
 def formula(source: str, display: str) -> str:

@@ -1,4 +1,6 @@
-"""Draw the pictures of "Which rows can be believed": ``python docs/pictures.py``.
+"""Draw the pictures of the front page and of "Which rows can be believed".
+
+``python docs/pictures.py`` draws all, ``python docs/pictures.py front`` one.
 
 Rows of one or two latents, whose posteriors are known, beside encoders that are wrong in one way
 each. What is printed above a picture is what the package says of that row.
@@ -7,6 +9,7 @@ each. What is printed above a picture is what the package says of that row.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,6 +127,37 @@ def four_rows() -> Figure:
     return figure
 
 
+def front() -> Figure:
+    """Four rows, and what the package says of each."""
+    one, far = torch.full((1, 1), 0.8), torch.full((1, 1), 2.5)
+    two = Toy(lambda x: dist.Normal(SHRINK * x, SD).to_event(1), torch.abs)
+    cases = (
+        (off_by(0.0, 1.0), one, 0),
+        (off_by(0.0, 1.5), one, 0),
+        (off_by(0.0, 0.45), one, 0),
+        (two, far, 50),
+    )
+    said = {
+        "as it is": "draws can be used",
+        "reweighted": "weights mend the draws",
+        "refined": "the row needs its own q",
+        "not": "half of it is missed",
+    }
+    figure = Figure(figsize=(10, 2.3), layout="constrained", dpi=120)
+    grid = figure.subplots(1, len(cases))
+    for axes, (model, x, annealed) in zip(grid, cases, strict=True):
+        found = verdicts(model, x, refined_rows=1, annealed_rows=annealed, progress=False)
+        word = str(found.verdict.values[0])
+        curves(axes, model, x, width=13.0 if annealed else 4.0)
+        axes.set(xlabel="z", xticks=[], ylim=(0, 2.2))
+        if annealed:
+            axes.set(xlim=(-3.8, 3.8))
+        axes.set_title(f"{word}:\n{said[word]}", loc="left")
+        print(f"{word}: KL {float(found.kl[0]):.2f} nats, k-hat {float(found.pareto_k[0]):.2f}")
+    grid[0].legend(frameon=False, fontsize="small", loc="upper left")
+    return figure
+
+
 def two_modes() -> Figure:
     """A row whose posterior has two modes, one of which the encoder does not know."""
     x = torch.full((1, 1), 2.5)
@@ -229,11 +263,12 @@ def gaps() -> Figure:
 
 
 def main() -> None:
-    """Draw them all."""
-    torch.manual_seed(0)
-    for draw in (four_rows, two_modes, ranks, gaps):
-        path = FOLDER / f"believing_{draw.__name__}.png"
-        draw().savefig(path)
+    """Draw them all, or those that are named."""
+    for draw in (front, four_rows, two_modes, ranks, gaps):
+        if len(sys.argv) == 1 or draw.__name__ in sys.argv:
+            torch.manual_seed(0)
+            name = draw.__name__ if draw is front else f"believing_{draw.__name__}"
+            draw().savefig(FOLDER / f"{name}.png")
 
 
 if __name__ == "__main__":

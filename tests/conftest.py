@@ -1,6 +1,7 @@
 """What every test starts from."""
 
 import importlib
+import inspect
 import io
 import os
 import sys
@@ -89,3 +90,27 @@ def command(run_command, monkeypatch, tmp_path):
     """The same in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return run_command
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Fits of one epoch, and checks of few rows and draws, to see that everything runs."""
+    from ppl_vae import diagnose, refine
+
+    fit = importlib.import_module("ppl_vae.inference.fit").fit
+
+    def one_epoch(*args, **options):
+        return fit(*args, **{**options, "epochs": 1})
+
+    for module in ("ppl_vae", "ppl_vae.inference.fit", "ppl_vae.run.making"):
+        monkeypatch.setattr(importlib.import_module(module), "fit", one_epoch)
+    small = {"num_samples": 100, "max_samples": 100, "num_simulations": 50, "gap_rows": 2}
+    fewer = {
+        diagnose: {**small, "refined_rows": 2, "annealed_rows": 2},
+        refine: {"num_samples": 100, "max_steps": 5, "num_warmup": 10},
+    }
+    for function, sizes in fewer.items():
+        defaults = inspect.unwrap(function).__kwdefaults__
+        for name, size in sizes.items():
+            assert name in defaults
+            monkeypatch.setitem(defaults, name, size)

@@ -47,9 +47,9 @@ def test_a_dry_run_says_what_columns_are_taken_for_and_stops(command, tmp_path):
     [
         (["--column", "grade"], "--column is 'grade'; pass NAME=KIND, such as grade=ordinal"),
         (["--column", "grade=number"], "'grade' is told to be 'number' (--column); accepted are"),
-        (["--column", "size=real"], "column='size' (--column) is no column to be modeled of"),
+        (["--column", "size=real"], "--column size is no column to be modeled of"),
         (["--column", "grade=ordinal:1,2"], "'3' in line 4 of column 'grade'; it is none of the"),
-        (["--layer", "raw"], "layer='raw' (--layer) chooses a layer of an AnnData"),
+        (["--layer", "raw"], "--layer raw chooses a layer of an AnnData"),
     ],
 )
 def test_what_cannot_be_told_is_one_line(command, tmp_path, arguments, message):

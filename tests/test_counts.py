@@ -197,4 +197,4 @@ def test_tables_know_the_library_too(run_command, tmp_path):
     given = ("--likelihood", "poisson:library=observed", "--context", "batch")
     code, _, error = run_command("fit", tmp_path / "cells.csv", *given, "--out", tmp_path / "no")
     assert code == 2
-    assert "which are batch; add context='library'" in error
+    assert "which are batch; add --context library" in error

@@ -8,19 +8,26 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
 
 from ..processes import LostError
-from . import checking, diagnosing, exploring, fitting, imputing, watching
+from . import checking, diagnosing, exploring, fitting, imputing, listing, reproducing, using, watching
+from .examples import epilog
+from .mistakes import in_options, options_of, said
 from .printing import INTERRUPTED, TERMINATED, fail, one_line, warnings_in_one_line, way_on
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Variational autoencoders as Pyro programs, fitted and checked row by row.",
+    help="Fit variational autoencoders, and say row by row whether their posteriors can be "
+    "believed.",
+    epilog="Start with ppl-vae fit, and then ppl-vae diagnose runs/digits. COMMAND --help has "
+    "examples.\n\nExit codes: 0, done; 1, no fit, a process lost, or a run that lacks something; "
+    "2, bad input, said in one line; 130 and 143, interrupted and terminated, after which --resume "
+    "goes on.",
 )
 
 
@@ -35,12 +42,27 @@ def _version(
         raise typer.Exit
 
 
-for command in (
-    *(fitting.fit, fitting.reproduce, checking.evaluate, checking.sample, checking.encode),
-    *(diagnosing.diagnose, checking.pictures, checking.report, imputing.impute, watching.watch),
-    exploring.explore,
-):
-    app.command()(command)
+# Groups that help shows commands in, and the commands by name.
+_COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
+    "Fit": {"fit": fitting.fit, "reproduce": reproducing.reproduce},
+    "Is it right?": {
+        "diagnose": diagnosing.diagnose,
+        "evaluate": checking.evaluate,
+        "report": checking.report,
+        "pictures": checking.pictures,
+        "explore": exploring.explore,
+    },
+    "Use it": {
+        "encode": using.encode,
+        "impute": imputing.impute,
+        "sample": using.sample,
+        "watch": watching.watch,
+    },
+    "Look up": {"list": listing.list_choices},
+}
+for panel, commands in _COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel, epilog=epilog(name))(command)
 
 
 # How often a thread that waits for others looks before it sleeps. OpenMP's own number, 300,000,
@@ -82,22 +104,32 @@ def main() -> None:
         code = INTERRUPTED
     except _Terminated as stop:
         fail(f"terminated{way_on(stop)}", code=TERMINATED)
+    except LostError as error:
+        fail(f"{one_line(error)}{way_on(error)}", code=1, own=False)
     except BrokenPipeError:  # whoever reads what is printed has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except RecursionError:
         fail("a file is nested too deeply to be read")
-    except LostError as error:
-        fail(f"{one_line(error)}{way_on(error)}", code=1, own=False)
     except (ValueError, TypeError, OSError) as error:
-        fail(one_line(error))
+        fail(in_options(one_line(error), _options()))
     except Exception as error:
         # typer carries its own click or uses the installed one: its errors have this in common.
         if hasattr(error, "format_message"):
-            fail(error.format_message())
+            fail(said(error, _commands().items()))
         if not (isinstance(error, MemoryError) or "allocate" in str(error)):
             raise
         fail("there is not enough memory; ask for less, with --hidden, --draws or --batch-size")
     if code == INTERRUPTED:
         fail("interrupted", code=INTERRUPTED)
     sys.exit(code)
+
+
+def _commands() -> dict[str, Any]:
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
+
+
+def _options() -> list[str]:
+    """The options of all commands."""
+    found = [name for command in _commands().values() for name in options_of(command)]
+    return list(dict.fromkeys(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["diagnose"]
 
 import json
+import shlex
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .names import sources
 from .options import (
+    RESULTS,
     STORE,
     DataRoot,
     Draws,
@@ -30,7 +33,7 @@ from .options import (
     Unseen,
     free_file,
 )
-from .printing import gone_on_with
+from .printing import NATS, gone_on_with, next_steps
 from .reading import rows_of, to_write_into
 
 if TYPE_CHECKING:
@@ -43,14 +46,17 @@ def diagnose(
         str | None,
         typer.Argument(
             help="Rows as of encode, with --out; the run's test rows if not given.",
+            metavar="DATA",
             show_default=False,
+            autocompletion=sources,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="A .zarr store to write to in place of RUN, chunk by chunk, by several processes "
-            "too, and gone on with where it was stopped."
+            "too, and gone on with where it was stopped.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     draws: Draws = 500,
@@ -67,7 +73,11 @@ def diagnose(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say which test rows' posteriors can be believed, and add it to the run."""
+    """Say which rows' approximate posteriors can be believed, and what would help.
+
+    Each row is judged by its own draws: as it is, with importance weights, after a refinement of
+    its own, or not. The verdict on test rows is added to the run folder.
+    """
     from ..rows import Rows
     from ..run import Run, caveats
     from ..store import Store
@@ -124,6 +134,10 @@ def diagnose(
         typer.echo(json.dumps({"verdicts": counts, "faults": found.faults, "cures": cures}))
     elif not quiet:
         typer.echo(summary)
+        typer.echo(f"\n{NATS} KL(q || p) is 0 where a posterior is met.")
+        if out is None:
+            typed = f"ppl-vae report {shlex.quote(str(run))}"
+            next_steps((typed, "this and all else of the run as one page"))
 
 
 def _write_diagnosis(run: Path, found: Diagnosis, summary: str) -> None:

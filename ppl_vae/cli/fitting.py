@@ -1,19 +1,40 @@
-"""The commands that fit: fit and reproduce."""
+"""The command that fits: fit."""
 
 from __future__ import annotations
 
-__all__ = ["fit", "reproduce"]
+__all__ = ["fit"]
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ..processes import place
+from .config_file import ConfigFile
+from .names import (
+    ACTIVATIONS,
+    BINARIZE,
+    GUIDES,
+    HEADS,
+    LIKELIHOODS,
+    LOGS,
+    NETWORKS,
+    OBJECTIVES,
+    OPTIMIZERS,
+    PRIORS,
+    SCALES,
+    SCHEDULES,
+    among,
+    listed,
+    presets,
+    runs,
+    sources,
+)
 from .options import (
     DATA,
+    FIT,
+    MODEL,
+    RESULTS,
     CheckpointEvery,
     ColumnKinds,
     Context,
@@ -42,20 +63,36 @@ from .options import (
     source_of,
     threads_of,
 )
-from .printing import published
-from .starting import one_voice
 
 
 def fit(
     data: Annotated[
         str | None,
-        typer.Argument(help=f"{DATA} With --continue, if not given, the rows of RUN."),
+        typer.Argument(
+            help=f"{DATA} With --continue, if not given, the rows of RUN.",
+            metavar="DATA",
+            autocompletion=sources,
+        ),
     ] = None,
+    config: ConfigFile = None,
+    label: Label = None,
+    drop: Drop = None,
+    column: ColumnKinds = None,
+    missing: Missing = None,
+    context: Context = None,
+    header: Header = None,
+    thousands: Thousands = None,
+    layer: Layer = None,
+    data_root: DataRoot = None,
+    image_size: ImageSize = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A published VAE, whose choices the other options replace; see reproduce.",
+            help="A published VAE, whose choices the other options replace; list presets names "
+            "them.",
             metavar="NAME",
+            autocompletion=presets,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     continues: Annotated[
@@ -65,115 +102,216 @@ def fit(
             help="A finished run whose VAE is fitted further, by its options where these are not "
             "given, into another run.",
             metavar="RUN",
+            autocompletion=runs,
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    out: Out = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes; chosen by size if not given.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Rows a step; a tenth of them, 16 to 128, if not given.")
+    latent_dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of latents, the unobserved variables that explain a row; chosen by the "
+            "size of a row if not given.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Parts of a step, for less memory; 1 if not given.")
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            help="p(x given z), the distribution of the data given the latents; the narrowest that "
+            f"fits the data if not given. {listed(LIKELIHOODS)}; with options as in "
+            "mixed:columns=(normal,categorical:levels=3).",
+            autocompletion=among(LIKELIHOODS),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="p(z), the distribution of the latents before a row is seen; all but the first "
+            f"are learned from the data. {listed(PRIORS)}; with options as in vamp:components=500.",
+            autocompletion=among(PRIORS),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(
+            help="q(z given x), the family of the approximate posterior of a row: "
+            f"{listed(GUIDES)}; normal, the default, has latents independent given the row.",
+            autocompletion=among(GUIDES),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Network from latents to the likelihood, and from rows to q: "
+            f"{listed(NETWORKS)}, the last two for images; with options as in "
+            "conv:hidden=(32,64,256).",
+            autocompletion=among(NETWORKS),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="Widths of the network's layers, or channels and a width: 500,500.",
+            metavar="N,N",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Between the layers: {listed(ACTIVATIONS)}.",
+            autocompletion=among(ACTIVATIONS),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What the scales of q are computed from: {listed(SCALES)}.",
+            autocompletion=among(SCALES),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Locations and scales of q by {listed(HEADS)} layers; the same function.",
+            autocompletion=among(HEADS),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    binarize: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Make intensities bits: {listed(BINARIZE)} (afresh each epoch); none is the "
+            "default.",
+            autocompletion=among(BINARIZE),
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the rows; 20 to 200 by their number if not given.",
+            rich_help_panel=FIT,
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Adam's, at its highest; 0.002 if not given.")
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="one_cycle, the default, or constant: the rate's course.")
-    ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="adam, the default, or adamw:weight_decay=0.01.")
-    ] = None,
-    average: Annotated[
         float | None,
-        typer.Option(help="Part of the fit to average weights over, such as 0.1; 0 if not given."),
+        typer.Option(help="Adam's, at its highest; 0.002 if not given.", rich_help_panel=FIT),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows in each step; a tenth of them, 16 to 128, if not given.",
+            rich_help_panel=FIT,
+        ),
     ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
-            help="elbo, the default, mean_field, beta, free_bits, iwae, dreg, stl or tcvae; with "
-            "options as in beta:beta=4,warmup=0.5."
+            help="What is maximized: elbo, the default, the lower bound on log p(x); or "
+            f"{listed(OBJECTIVES[1:])}; with options as in beta:beta=4,warmup=0.5.",
+            autocompletion=among(OBJECTIVES),
+            rich_help_panel=FIT,
         ),
-    ] = None,
-    latent_dim: Annotated[int | None, typer.Option(help="Number of latents.")] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="standard_normal, mixture, vamp, flow, ladder or conditional; options as in "
-            "vamp:components=500."
-        ),
-    ] = None,
-    guide: Annotated[
-        str | None, typer.Option(help="normal, full_rank, low_rank, flow, mixture or ladder.")
-    ] = None,
-    network: Annotated[
-        str | None, typer.Option(help="mlp, conv or resnet; options as in conv:hidden=(32,64,256).")
-    ] = None,
-    hidden: Annotated[
-        str | None, typer.Option(help="Widths, or channels and a width: 500,500.", metavar="N,N")
-    ] = None,
-    activation: Annotated[str | None, typer.Option(help="relu, tanh, silu, gelu, ...")] = None,
-    likelihood: Annotated[
-        str | None,
-        typer.Option(
-            help="bernoulli, discretized_logistic, binomial, continuous_bernoulli, "
-            "negative_binomial, zero_inflated_negative_binomial, poisson, categorical, ordinal, "
-            "student_t, log_normal, beta, normal or mixed:columns=(normal,categorical:levels=3)."
-        ),
-    ] = None,
-    scale: Annotated[str | None, typer.Option(help="log_variance, log_scale or softplus.")] = None,
-    heads: Annotated[str | None, typer.Option(help="separate or joint.")] = None,
-    binarize: Annotated[
-        str | None, typer.Option(help="none, the default, static, dynamic or threshold.")
     ] = None,
     validation: Annotated[
         float | None,
         typer.Option(
             help="Fraction of rows to choose the best epoch by; a tenth, at most 2,000 rows, "
-            "if not given."
+            "if not given; 0 for none.",
+            rich_help_panel=FIT,
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better validation loss.")
+        int | None,
+        typer.Option(
+            help="Stop after so many epochs without a better validation loss.", rich_help_panel=FIT
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="Course of the learning rate: one_cycle, the default, or constant.",
+            autocompletion=among(SCHEDULES),
+            rich_help_panel=FIT,
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="adam, the default, or adamw:weight_decay=0.01.",
+            autocompletion=among(OPTIMIZERS),
+            rich_help_panel=FIT,
+        ),
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(
+            help="Last part of the fit to average weights over, such as 0.1; 0 if not given.",
+            rich_help_panel=FIT,
+        ),
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(help="Parts of a step, for less memory; 1 if not given.", rich_help_panel=FIT),
     ] = None,
     draws: Annotated[
-        int | None, typer.Option(help="Importance draws for each row; 500 if not given.")
+        int | None,
+        typer.Option(
+            help="Importance draws for each test row, by which log p(x) is estimated; 500 if not "
+            "given.",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
-    data_root: DataRoot = None,
-    label: Label = None,
-    drop: Drop = None,
-    header: Header = None,
-    missing: Missing = None,
-    thousands: Thousands = None,
-    context: Context = None,
-    column: ColumnKinds = None,
-    layer: Layer = None,
-    image_size: ImageSize = None,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    device: Device = "auto",
-    devices: Devices = None,
-    nodes: Nodes = None,
-    precision: Precision = None,
-    threads: Threads = None,
-    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
-    checkpoint_every: CheckpointEvery = None,
+    out: Out = None,
     log: Annotated[
         str | None,
         typer.Option(
-            help="csv or tensorboard: write losses, bound, rate and speed of each epoch to RUN/log."
+            help=f"{listed(LOGS)}: write losses, bound, rate and speed of each epoch to RUN/log.",
+            autocompletion=among(LOGS),
+            rich_help_panel=RESULTS,
         ),
     ] = None,
+    film: Annotated[
+        bool,
+        typer.Option(
+            "--film", help="Draw the training of images: training.gif.", rich_help_panel=RESULTS
+        ),
+    ] = False,
+    seed: Seed = 0,
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    checkpoint_every: CheckpointEvery = None,
+    resume: Resume = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print what columns are taken for and the choices; no fit."),
+        typer.Option(
+            "--dry-run",
+            help="Fit nothing: print what columns are taken for and every choice, as a file for "
+            "--config; with --quiet that file alone.",
+            rich_help_panel=RESULTS,
+        ),
     ] = False,
-    resume: Resume = False,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a VAE to DATA, and write a run folder with its posterior, metrics and pictures."""
+    """Fit a variational autoencoder to DATA: a model of how rows come about.
+
+    Each row x is thought to come from a few latents z, which are not observed. Fitted are p(x given
+    z), and q(z given x), which approximates the posterior of any row's latents. A fifth of the rows
+    is put aside first, to test by. What is found goes into a run folder, with pictures.
+    """
     from .plan import print_plan
     from .running import made, print_run
 
@@ -222,17 +360,17 @@ def fit(
         "seed": seed,
         "engine": engine,
         "device": device,
-        "devices": devices,
-        "nodes": nodes,
         "precision": precision,
         "threads": threads_of(threads),
+        "devices": devices,
+        "nodes": nodes,
         "checkpoint_every": checkpoint_every,
         "log": log,
         "film": film,
     }
     if dry_run:
         if place()[0] == 0:
-            print_plan(preset, as_json=as_json, **given)
+            print_plan(preset, out, as_json=as_json, quiet=quiet, **given)
         return
     finished = made(
         preset,
@@ -244,69 +382,3 @@ def fit(
         **given,
     )
     print_run(finished, preset, as_json=as_json, quiet=quiet)
-
-
-def reproduce(
-    name: Annotated[
-        str | None, typer.Argument(help="Of a published VAE; none to list them.", metavar="NAME")
-    ] = None,
-    out: Out = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes; those of the list if not given.")
-    ] = None,
-    draws: Annotated[
-        int | None, typer.Option(help="Importance draws for each row; the source's if not given.")
-    ] = None,
-    data_root: DataRoot = None,
-    seed: Seed = 0,
-    engine: Engine = "auto",
-    device: Device = "auto",
-    precision: Precision = None,
-    threads: Threads = None,
-    film: Annotated[bool, typer.Option("--film", help="Draw the training: training.gif.")] = False,
-    checkpoint_every: CheckpointEvery = None,
-    resume: Resume = False,
-    force: Force = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Fit a published VAE to its data, and print its source's figure beside ours."""
-    from ..presets import PRESETS
-
-    if name is None:
-        columns = ("name", "of", "data", "epochs here", "test rows, nats per row")
-        table = Table(*columns, show_edge=False, box=None)
-        for key, preset in PRESETS.items():
-            epochs_here = str(preset.fit["epochs"])
-            table.add_row(key, preset.source, preset.data, epochs_here, published(preset))
-        Console().print(table)
-        return
-    from .running import made, print_reproduction
-
-    with one_voice():
-        if place()[1] > 1:
-            raise ValueError(
-                f"reproduce is one process, and {place()[1]} were started, whose batches together "
-                f"would be larger than the source's; use ppl-vae fit --preset {name} in these"
-            )
-    data = PRESETS[name].data if name in PRESETS else "mnist"
-    finished = made(
-        name,
-        out,
-        name,
-        resume=resume,
-        force=force,
-        progress=not (quiet or as_json),
-        run=None,
-        data=source_of(data, data_root, None, None, None),
-        epochs=epochs,
-        num_samples=draws,
-        seed=seed,
-        engine=engine,
-        device=device,
-        precision=precision,
-        threads=threads_of(threads),
-        checkpoint_every=checkpoint_every,
-        film=film,
-    )
-    print_reproduction(finished, name, seed, as_json=as_json, quiet=quiet)

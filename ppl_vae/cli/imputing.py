@@ -5,13 +5,17 @@ from __future__ import annotations
 __all__ = ["impute"]
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .names import among, sources
 from .options import (
+    RESULTS,
     STORE,
+    Draws,
     Drop,
     Force,
     Header,
@@ -25,7 +29,7 @@ from .options import (
     Unseen,
     free_file,
 )
-from .printing import gone_on_with
+from .printing import gone_on_with, next_steps
 from .reading import rows_of
 
 _FILLS = ("mean", "draw")
@@ -39,24 +43,30 @@ def impute(
         str,
         typer.Argument(
             help="A table with the columns of the fit, such as a .csv file; for a store any rows, "
-            "as of encode."
+            "as of encode.",
+            metavar="FILE",
+            autocompletion=sources,
         ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The filled table; RUN/FILE.imputed.csv. Or a .zarr store of means, intervals and "
-            "draws, written chunk by chunk, by several processes too, and gone on with."
+            help="The filled table; RUN/FILE.imputed.csv if not given. Or a .zarr store of means, "
+            "intervals and draws, written chunk by chunk, by several processes too, and gone on "
+            "with.",
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     fill: Annotated[
         str,
         typer.Option(
             help="mean, the best single value (of categories the most frequent); or draw, a random "
-            "one, as uncertain as it is: another --seed makes another table."
+            "one, as uncertain as it is: another --seed makes another table.",
+            autocompletion=among(_FILLS),
+            rich_help_panel=RESULTS,
         ),
     ] = "mean",
-    draws: Annotated[int, typer.Option(help="Importance draws for each row.")] = 1000,
+    draws: Draws = 1000,
     label: Label = None,
     drop: Drop = None,
     header: Header = None,
@@ -130,6 +140,11 @@ def impute(
     elif not quiet:
         typer.echo(f"{cells} cells of {rows} rows filled; written to {out}")
         typer.echo(f"This takes it that {found.assumes}.")
+        if fill == "mean" and cells and not into_store:
+            again = (
+                f"ppl-vae impute {shlex.quote(str(run))} {shlex.quote(file)} --fill draw --seed 1"
+            )
+            next_steps((f"{again} --out 1.csv", "one of several tables, as uncertain as cells are"))
         if doubtful:
             listed = ", ".join(map(str, doubtful[:10])) + (", ..." if len(doubtful) > 10 else "")
             typer.echo(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 __all__ = [
+    "ABOUT_DATA",
     "ANNOTATED",
     "DATA",
+    "FIT",
+    "MACHINE",
+    "MODEL",
+    "RESULTS",
     "STORE",
     "CheckpointEvery",
     "ColumnKinds",
@@ -47,79 +52,172 @@ from typing import Annotated, Any
 
 import typer
 
+from .names import DEVICES, ENGINES, PRECISIONS, among, listed, runs
+
 # What a store that is written chunk by chunk is called.
-ANNOTATED = ".h5ad"
 STORE = ".zarr"
+ANNOTATED = ".h5ad"
+
+# Groups that help shows options in.
+ABOUT_DATA = "Data"
+MODEL = "Model: what is fitted"
+FIT = "Fit: how"
+MACHINE = "Machine"
+RESULTS = "Results"
 
 DATA = (
-    "digits, the default, sprites, a torchvision image set such as mnist, a .npy, .npz, .csv, "
-    ".parquet or .h5ad file, or a folder of images."
+    "What to model, one row an observation: digits, the default, sprites, a torchvision image set "
+    "such as mnist, a .csv, .parquet, .npy, .npz or .h5ad file, or a folder of images."
 )
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Where image sets are, or are downloaded to.", metavar="DIR")
+    Path | None,
+    typer.Option(
+        help="Where image sets are, or are downloaded to.",
+        metavar="DIR",
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
 Label = Annotated[
-    str | None, typer.Option(help="Column of a table to keep as labels.", metavar="COLUMN")
+    str | None,
+    typer.Option(
+        help="Column of a table to keep as labels: it is not modeled, and colors pictures.",
+        metavar="COLUMN",
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
 Drop = Annotated[
-    list[str] | None, typer.Option(help="Column of a table to leave out.", metavar="COLUMN")
+    list[str] | None,
+    typer.Option(
+        help="Column of a table to leave out, such as names of rows; may be repeated.",
+        metavar="COLUMN",
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
 Context = Annotated[
     list[str] | None,
     typer.Option(
-        help="Column of a table, array of a .npz file, or 'label', that rows are conditional on.",
+        help="Column of a table, array of a .npz file, or 'label', that everything is conditional "
+        "on, as a covariate is; may be repeated.",
         metavar="COLUMN",
+        rich_help_panel=ABOUT_DATA,
     ),
 ]
 Header = Annotated[
     bool | None,
     typer.Option(
-        "--header/--no-header", help="Whether the first line of a table names its columns."
+        "--header/--no-header",
+        help="Whether the first line of a table names its columns; seen from it if not given.",
+        rich_help_panel=ABOUT_DATA,
     ),
 ]
 Missing = Annotated[
     list[str] | None,
-    typer.Option(help="What else marks a missing cell or entry, such as -999.", metavar="TEXT"),
+    typer.Option(
+        help="What marks a missing cell or entry besides an empty one, NA and the like: -999.",
+        metavar="TEXT",
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
 Thousands = Annotated[
     str | None,
-    typer.Option(help="What stands between thousands in a table, such as a comma.", metavar="MARK"),
+    typer.Option(
+        help="What stands between thousands in a table, such as a comma.",
+        metavar="MARK",
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
 ColumnKinds = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
-        help="What a column of a table is: binary, categorical, ordinal (also "
-        "ordinal:low,middle,high), count, positive, proportion or real.",
+        help="What a column of a table is, where that is not seen: binary, categorical, ordinal "
+        "(also ordinal:low,middle,high), count, positive, proportion or real; may be repeated.",
         metavar="NAME=KIND",
+        rich_help_panel=ABOUT_DATA,
     ),
 ]
 Unseen = Annotated[
     str,
-    typer.Option(help="refuse, or missing: what a level that the fit had not is read as."),
+    typer.Option(
+        help="What a level that the fit had not is read as: refuse it, or missing.",
+        autocompletion=among(("refuse", "missing")),
+        rich_help_panel=ABOUT_DATA,
+    ),
 ]
-Layer = Annotated[str | None, typer.Option(help="Layer of counts of a .h5ad file; X if not given.")]
-ImageSize = Annotated[int | None, typer.Option(help="Resize images of different sizes to this.")]
-RunFolder = Annotated[Path, typer.Argument(help="A folder that fit wrote.", metavar="RUN")]
-Draws = Annotated[int, typer.Option(help="Importance draws for each row.")]
-Seed = Annotated[int, typer.Option(help="Decides everything that is random.")]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        help="Layer of counts of a .h5ad file; X if not given.", rich_help_panel=ABOUT_DATA
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Resize images of different sizes to squares of this side.",
+        rich_help_panel=ABOUT_DATA,
+    ),
+]
+RunFolder = Annotated[
+    Path,
+    typer.Argument(
+        help="A folder that fit wrote, such as runs/digits.", metavar="RUN", autocompletion=runs
+    ),
+]
+Draws = Annotated[
+    int,
+    typer.Option(
+        help="Importance draws for each row, by which log p(x) is estimated.",
+        rich_help_panel=RESULTS,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="Decides everything that is random: the same seed gives the same numbers.",
+        rich_help_panel=MACHINE,
+    ),
+]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Run folder to write; the first free runs/NAME if not given."),
+    typer.Option(
+        help="Run folder to write; the first free runs/NAME if not given.", rich_help_panel=RESULTS
+    ),
 ]
-Engine = Annotated[str, typer.Option(help="auto, eager, graph or compiled.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[
     int | None,
-    typer.Option(help="Processes on each machine, one for each device; --batch-size is of each."),
+    typer.Option(
+        help="Processes on each machine, one for each device; --batch-size is of each.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Nodes = Annotated[
     int | None,
-    typer.Option(help="Machines on each of which this is run, with MASTER_ADDR and MASTER_PORT."),
+    typer.Option(
+        help="Machines on each of which this is run, with MASTER_ADDR and MASTER_PORT.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help=f"How steps are computed, with the same numbers: {listed(ENGINES)}.",
+        autocompletion=among(ENGINES),
+        rich_help_panel=MACHINE,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help=f"{listed(DEVICES)}.", autocompletion=among(DEVICES), rich_help_panel=MACHINE
+    ),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(help="32, tf32 or bf16: of matrix products. 32 unless the preset says another."),
+    typer.Option(
+        help=f"{listed(PRECISIONS)}: of matrix products. 32 unless the preset says another.",
+        autocompletion=among(PRECISIONS),
+        rich_help_panel=MACHINE,
+    ),
 ]
 Threads = Annotated[
     str | None,
@@ -127,6 +225,7 @@ Threads = Annotated[
         help="Of the processor: auto, as many as pay now, by what steps take; or how many, which "
         "makes fits equal to the last digit. If not given, auto, or OMP_NUM_THREADS.",
         metavar="N",
+        rich_help_panel=MACHINE,
     ),
 ]
 CheckpointEvery = Annotated[
@@ -135,12 +234,25 @@ CheckpointEvery = Annotated[
         help="Seconds between two states kept on disk; if not given, as few as cost below 3 % of "
         "the time.",
         metavar="SECONDS",
+        rich_help_panel=MACHINE,
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with a fit that was stopped.", rich_help_panel=MACHINE),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what is there.", rich_help_panel=RESULTS)
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the numbers as JSON, nothing else.", rich_help_panel=RESULTS
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print nothing but errors.", rich_help_panel=RESULTS)
+]
 
 
 def source_of(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 __all__ = ["print_plan"]
 
+import os
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..config import VAEConfig
 from ..data import Dataset, load_splits
 from ..data.columns import plain
 from ..data.kinds import ColumnKind
-from ..run import finite_json, recipe_of
+from ..run import Recipe, finite_json, recipe_of
 from ..run.prepared import chosen
+from .config_file import as_toml
 
 # Columns that are printed; more, as of images flattened and of genes, are summed up.
 _MOST_COLUMNS = 100
@@ -28,8 +32,12 @@ _DOUBTS = {
 }
 
 
-def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
-    """Print a row for each column of a table, and the config; nothing is fitted or written.
+def print_plan(
+    preset: str | None, out: Path | None, *, as_json: bool, quiet: bool, **given: Any
+) -> None:
+    """Print a row for each column of a table, and every choice; nothing is fitted or written.
+
+    Choices are printed as a file for --config, which then makes the fit that this would be.
 
     Raises
     ------
@@ -40,9 +48,14 @@ def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
     recipe.check()
     train, test = load_splits(**recipe.data)
     columns = _columns(train, test)
-    if as_json:
+    if as_json or quiet:
         config = chosen(recipe, train, test).config
-        typer.echo(finite_json({"columns": columns, "vae": config.model_dump()}))
+        options = _options(recipe.sized(len(train.x)), config, out)
+        if as_json:
+            found = {"columns": columns, "vae": config.model_dump(), "options": options}
+            typer.echo(finite_json(found))
+        else:
+            typer.echo(as_toml(options))
         return
     console = Console(markup=False, highlight=False)
     console.print(
@@ -65,13 +78,62 @@ def print_plan(preset: str | None, *, as_json: bool, **given: Any) -> None:
     config = chosen(recipe, train, test).config
     given_to = ", ".join(coding.name for coding in train.codings)
     console.print(
-        f"{config.choice('likelihood')} likelihood, {config.reason or f'as preset {preset}'}\n"
-        f"{config.latent_dim} latents, prior {config.choice('prior')}, guide "
-        f"{config.choice('guide')}, network {config.choice('network')}"
+        f"{config.choice('likelihood')} likelihood, {config.reason or f'as preset {preset}'}"
         f"{f', conditional on {given_to}' if given_to else ''}\n"
+        "\nEvery choice, as a file for --config:\n\n"
+        f"{as_toml(_options(recipe.sized(len(train.x)), config, out))}\n\n"
         "Nothing was fitted: leave --dry-run out to fit.",
         soft_wrap=True,
     )
+
+
+def _options(recipe: Recipe, config: VAEConfig, out: Path | None) -> dict[str, Any]:
+    """Every option of the fit that has a value, by its name, with what was chosen."""
+    data = recipe.data
+    path = Path(data["name_or_path"])
+    here = path.is_absolute() and path.is_relative_to(Path.cwd())
+    found: dict[str, Any] = {
+        "data": os.path.relpath(path) if here else str(path),
+        "data_root": data.get("root"),
+        **{name: data.get(name) for name in ("label", "header", "thousands", "layer")},
+        "image_size": data.get("image_size"),
+        **{name: list(data.get(name, ())) for name in ("drop", "missing")},
+    }
+    if recipe.continues is None:
+        column = data.get("column") or {}
+        parts = ("likelihood", "prior", "guide", "network")
+        found |= {
+            "context": list(data.get("context", ())),
+            "column": [f"{name}={kind}" for name, kind in column.items()],
+            "preset": recipe.preset,
+            "latent_dim": config.latent_dim,
+            **{part: str(config.choice(part)) for part in parts},
+        }
+        if config.likelihood == "mixed" and "likelihood" not in recipe.choices:
+            found["likelihood"] = "mixed"  # whose columns are chosen, and located, by the data
+    else:  # the VAE, and what its columns are, are those of the run
+        found["continue"] = str(recipe.continues)
+    fitted = (
+        *("epochs", "learning_rate", "batch_size", "objective", "validation", "patience"),
+        *("schedule", "optimizer", "average", "accumulate", "binarize"),
+    )
+    machine = (
+        *("seed", "engine", "device", "precision", "threads", "devices", "nodes"),
+        "checkpoint_every",
+    )
+    found |= {
+        **{name: getattr(recipe, name) for name in fitted},
+        "draws": recipe.num_samples,
+        "out": None if out is None else str(out),
+        "log": recipe.log,
+        "film": recipe.film or None,
+        **{name: getattr(recipe, name) for name in machine},
+    }
+    return {
+        name.replace("_", "-"): value
+        for name, value in found.items()
+        if value is not None and value != []
+    }
 
 
 def _columns(train: Dataset, test: Dataset) -> list[dict[str, Any]]:

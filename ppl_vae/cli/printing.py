@@ -5,12 +5,14 @@ from __future__ import annotations
 __all__ = [
     "INTERRUPTED",
     "LAST_WORDS",
+    "NATS",
     "TERMINATED",
     "Words",
     "course",
     "fail",
     "gone_on_with",
     "last_words",
+    "next_steps",
     "one_line",
     "print_metrics",
     "published",
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 # The exit codes by which shells report processes ended by SIGINT and by SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
+# What is said wherever nats are shown.
+NATS = "Nats are natural logarithms: one more is a factor of 2.7, and 1.44 bits."
 # The environment variable that names a folder for what each of several processes says at its end,
 # of which whoever started them prints one line.
 LAST_WORDS = "PPL_VAE_LAST_WORDS"
@@ -155,6 +159,15 @@ def gone_on_with(out: Path | None) -> Iterator[None]:
         raise
 
 
+def next_steps(*steps: tuple[str, str]) -> None:
+    """Print what may be typed next, and what for."""
+    width = max(len(typed) for typed, _ in steps)
+    console = Console(markup=False, highlight=False)
+    for i, (typed, what) in enumerate(steps):
+        start = "Next:" if i == 0 else "     "
+        console.print(f"{start} {typed:{width}}  # {what}", soft_wrap=True)
+
+
 def quantities(metrics: dict[str, Any]) -> dict[str, str]:
     return {
         "elbo": "ELBO",
@@ -179,9 +192,16 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         )
     console.print(table)
     unsure = metrics["rows_with_pareto_k_above_0.7"]
+    density = "density, which depends on the units of the data"
+    meant = density if "bits_per_dimension" not in digits else "probability"
     console.print(
-        f"Standard errors are over rows; that of importance sampling is "
+        f"log p(x) is the logarithm of a row's {meant}: more is better. The ELBO is a lower bound "
+        "on it; independent entries, each modeled by itself, are what to beat. "
+        + NATS
+        + ("" if meant is density else " Bits per dimension are of one entry: less is better.")
+        + "\nStandard errors are over rows; that of importance sampling is "
         f"{metrics['monte_carlo_error']:.3f}.\nPareto k-hat is above 0.7 on {unsure} rows"
         + (": what is said of these is a lower bound." if unsure else "."),
         highlight=False,
+        soft_wrap=not console.is_terminal,
     )

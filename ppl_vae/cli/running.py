@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["made", "print_reproduction", "print_run"]
 
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,16 @@ from ..run import (
     to_start,
     words,
 )
-from .printing import INTERRUPTED, course, fail, print_metrics, quantities, way_on
+from .printing import (
+    INTERRUPTED,
+    NATS,
+    course,
+    fail,
+    next_steps,
+    print_metrics,
+    quantities,
+    way_on,
+)
 from .starting import one_voice, start
 
 
@@ -101,6 +111,12 @@ def print_run(finished: Finished, preset: str | None, *, as_json: bool, quiet: b
             console.print(sentence, soft_wrap=True)
         names = ", ".join(sorted(path.name for path in out.iterdir()))
         console.print(f"Written to {out}: {names}", soft_wrap=True)
+        if finished.result.finite:
+            run = shlex.quote(str(out))
+            next_steps(
+                (f"ppl-vae diagnose {run}", "which rows' posteriors can be believed"),
+                (f"ppl-vae report {run}", "the whole story as one page"),
+            )
     _end(finished, said)
 
 
@@ -144,8 +160,13 @@ def print_reproduction(
             f"{course(metrics['fit'])}; seed {seed}\n"
             f"Not as in the source: {'; '.join(preset.differs)}.\n"
             + (f"The source reports {preset.reports}.\n" if preset.reports else "")
-            + f"{preset.url}\nWritten to {out}",
+            + f"{preset.url}\n{NATS}\nWritten to {out}",
             soft_wrap=True,
+        )
+        run = shlex.quote(str(out))
+        next_steps(
+            (f"ppl-vae diagnose {run}", "which rows' posteriors can be believed"),
+            (f"ppl-vae pictures {run}", "the latent space"),
         )
     _end(finished, [])
 

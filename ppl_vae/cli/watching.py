@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .names import sources
 from .options import (
+    RESULTS,
     DataRoot,
     Draws,
     Drop,
@@ -33,12 +35,26 @@ if TYPE_CHECKING:
 
 def watch(
     run: RunFolder,
-    data: Annotated[str, typer.Argument(help="New rows, in the order in which they came.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="New rows, in the order in which they came.",
+            metavar="DATA",
+            autocompletion=sources,
+        ),
+    ],
     size: Annotated[
-        int, typer.Option(help="Rows of a batch: larger ones see smaller changes, later.")
+        int,
+        typer.Option(
+            help="Rows of a batch: larger ones see smaller changes, later.", rich_help_panel=RESULTS
+        ),
     ] = 100,
     rate: Annotated[
-        float, typer.Option(help="Part of the batches that are alarms though nothing changed.")
+        float,
+        typer.Option(
+            help="Part of the batches that are alarms though nothing changed.",
+            rich_help_panel=RESULTS,
+        ),
     ] = 0.01,
     draws: Draws = 500,
     data_root: DataRoot = None,

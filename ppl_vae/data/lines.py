@@ -271,8 +271,8 @@ def _has_header(
     if numbered or _could_name([cell for cell in named if is_number(cell)], first, rows):
         said = (
             f"the first line of {path}, {', '.join(map(repr, first[:5]))}, ..., may name the "
-            "columns by numbers or be a row; say which with header=True or False (--header, "
-            "--no-header)"
+            "columns by numbers or be a row; say which with header=True (--header) or header=False "
+            "(--no-header)"
         )
         if any(text):
             raise ValueError(said)

@@ -32,7 +32,10 @@ def part_of(parts: Mapping[Split, Dataset], split: Split, reading: Reading) -> D
 def _take(whole: Dataset, split: Split, reading: Reading) -> Dataset:
     size = len(whole.x)
     if size < 2:
-        raise ValueError(f"{whole.source} has {size} row, too few to split; pass split=None")
+        raise ValueError(
+            f"{whole.source} has {size} row, too few to split into rows to fit to and rows to test "
+            "by; pass more rows (in Python, load_data(..., split=None) reads them unsplit)"
+        )
     # numpy's generator and not torch's, so that a seed does not depend on the torch release.
     order = np.random.default_rng(reading.seed).permutation(size)
     cut = size - min(max(round(size * reading.test_fraction), 1), size - 1)
