@@ -14,7 +14,17 @@ from typing import Annotated, Any
 import typer
 
 from ..processes import LostError
-from . import checking, diagnosing, exploring, fitting, imputing, listing, reproducing, using, watching
+from . import (
+    checking,
+    diagnosing,
+    exploring,
+    fitting,
+    imputing,
+    listing,
+    reproducing,
+    using,
+    watching,
+)
 from .examples import epilog
 from .mistakes import in_options, options_of, said
 from .printing import INTERRUPTED, TERMINATED, fail, one_line, warnings_in_one_line, way_on
@@ -126,7 +136,7 @@ def main() -> None:
 
 
 def _commands() -> dict[str, Any]:
-    return typer.main.get_command(app).commands  # type: ignore[attr-defined,no-any-return]
+    return typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def _options() -> list[str]:

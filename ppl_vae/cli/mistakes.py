@@ -56,7 +56,7 @@ _OTHERWISE = {
 
 def options_of(command: Any) -> dict[str, Any]:
     """The options of a command by their first long name."""
-    found = {}
+    found: dict[str, Any] = {}
     for parameter in command.params:
         long = [name for name in parameter.opts if name.startswith("--")]
         found |= dict.fromkeys(long[:1], parameter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["Explored", "Posterior"]
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ class Explored:
         self.points = self.plane.at(self.means)  # (row, 2)
         self.labels = None if data.labels is None else [str(label) for label in data.labels[:size]]
         self.diagnosed = judged is not None and judged.sizes["row"] >= size
-        options = {"seed": seed, "progress": progress}
+        options: dict[str, Any] = {"seed": seed, "progress": progress}
         if judged is not None and self.diagnosed:
             found = judged.isel(row=slice(size))
             self.verdict = [str(verdict) for verdict in found["verdict"].values]
@@ -132,7 +132,7 @@ class Explored:
         else:
             found = judge_rows(vae, self.rows, num_samples=_DRAWS, **options)
             self.verdict = [_CODES[int(code)] for code in found["verdict"].values]
-            arrays = {name: found[name].values for name in found.data_vars}
+            arrays = {str(name): found[name].values for name in found.data_vars}
             self.reason = [str(reason) for reason in reasons(arrays, found.attrs["tolerance"])]
             evidence = log_evidence(vae, self.rows, num_samples=_DRAWS, **options)["log_evidence"]
         self.khat = found["pareto_k"].values.astype(float)
