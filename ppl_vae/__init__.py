@@ -94,6 +94,8 @@ if TYPE_CHECKING:
     from .workflow.aggregate import prior_gap as prior_gap
     from .workflow.annealing import sandwich as sandwich
     from .workflow.calibration import calibrate as calibrate
+    from .workflow.comparison import Comparison as Comparison
+    from .workflow.comparison import compare as compare
     from .workflow.completed import to_frame as to_frame
     from .workflow.control import control_chart as control_chart
     from .workflow.denoising import denoise as denoise
@@ -186,6 +188,7 @@ _HOMES = {
     "workflow.completed": ("to_frame",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
+    "workflow.comparison": ("Comparison", "compare"),
     "workflow.control": ("control_chart",),
     "workflow.denoising": ("denoise",),
     "workflow.diagnosis": ("Diagnosis", "diagnose"),

@@ -27,6 +27,7 @@ RUNNING = [name for page, name in zip(PAGES, NAMES, strict=True) if BLOCK.search
 QUICK = ["how_to/arviz", "how_to/counts", "how_to/tables", "how_to/watching", "parts", "questions"]
 # Results of functions, whose examples show them too.
 SHOWN_BY = {
+    "Comparison": "compare",
     "Diagnosis": "diagnose",
     "FitResult": "fit",
     "ProgramCheck": "check_svi",

@@ -16,6 +16,7 @@ import typer
 from ..processes import LostError
 from . import (
     checking,
+    comparing,
     diagnosing,
     exploring,
     fitting,
@@ -60,6 +61,7 @@ _COMMANDS: Mapping[str, Mapping[str, Callable[..., None]]] = {
         "evaluate": checking.evaluate,
         "report": checking.report,
         "pictures": checking.pictures,
+        "compare": comparing.compare,
         "explore": exploring.explore,
     },
     "Use it": {

@@ -42,6 +42,7 @@ EXAMPLES: Mapping[str, Mapping[str, str]] = {
     },
     "watch": {"ppl-vae watch runs/tumors next_month.csv --label target": "are new rows as before?"},
     "pictures": {"ppl-vae pictures runs/digits --which 0,3": "by the first and the fourth latent"},
+    "compare": {"ppl-vae compare runs/a runs/b": "which fits new rows better, and do they agree?"},
     "explore": {"ppl-vae explore runs/digits": "a page to click rows and move through latents"},
     "report": {
         "ppl-vae report runs/tumors": "from data to verdict, in one page that can be mailed"

@@ -177,8 +177,10 @@ class Run:
             )
         return data
 
-    def rows(self, data: Dataset) -> Tensor:
+    def rows(self, data: Dataset, *, seed: int | None = None) -> Tensor:
         """Rows as the VAE was fitted to them: its columns by name, bits drawn once.
+
+        Bits are drawn from ``seed``; by default that of the fit.
 
         Raises
         ------
@@ -186,4 +188,5 @@ class Run:
             As :meth:`matched`.
         """
         settings = self.settings
-        return rows_once(self.matched(data), settings["binarize"], settings["fit"]["seed"])
+        seed = settings["fit"]["seed"] if seed is None else seed
+        return rows_once(self.matched(data), settings["binarize"], seed)
