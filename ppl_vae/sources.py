@@ -144,13 +144,19 @@ def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
         # This is several times as fast as indexing, which copies entry by entry.
         return source.index_select(0, rows.to(source.device))
     if isinstance(rows, slice):
-        return as_tensor(source[rows])
+        try:
+            return as_tensor(source[rows])
+        except RuntimeError as error:  # what codecs raise of bytes that are not theirs
+            raise OSError(f"rows of {source!r} cannot be read: {error}") from error
     # Stores are read in order and each row once: some accept nothing else.
     wanted, back = np.unique(rows.cpu().numpy(), return_inverse=True)
     if isinstance(source, (np.ndarray, PackedBits, RowsInParts)):
         found = source[wanted]
     elif hasattr(source, "oindex"):
-        found = source.oindex[wanted]
+        try:
+            found = source.oindex[wanted]
+        except RuntimeError as error:  # what codecs raise of bytes that are not theirs
+            raise OSError(f"rows of {source!r} cannot be read: {error}") from error
     else:
         found = np.concatenate([np.asarray(source[i : i + 1]) for i in wanted.tolist()])
     return as_tensor(np.asarray(found)[back])

@@ -87,7 +87,7 @@ def test_columns_in_another_order_and_decimal_commas(command, folder):
         (("run", "t.csv", "--drop", "name"), "a column 'kind' that is binary"),
         (("run", "t.csv", "--out", "t.xlsx"), "--out is 't.xlsx'"),
         (("other", "t.csv"), "no run folder"),
-        (("run", "t.csv", "--drop", "name", "--label", "kind", "--draws", "9"), "num_samples is 9"),
+        (("run", "t.csv", "--drop", "name", "--label", "kind", "--draws", "9"), "--draws is 9"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(command, arguments, message):

@@ -216,7 +216,7 @@ def test_encode_takes_columns_by_name(run_command, conditional, tmp_path):
     lost = write(tmp_path / "lost.csv", rows(20), ("mass", "bill", "year"))
     code, _, error = run_command("encode", conditional / "run", lost, "--out", tmp_path / "lost.nc")
     assert code == 2
-    assert "context='island' is no column of" in error
+    assert "--context island is no column of" in error
     assert len(error.splitlines()) == 1
     new = write(tmp_path / "level.csv", [{**row, "island": "Anvers"} for row in rows(20)])
     code, _, error = run_command("encode", conditional / "run", new, "--out", tmp_path / "level.nc")

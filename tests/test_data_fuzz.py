@@ -102,6 +102,8 @@ def read(path: Path, **options):
         return load_data(path, split=None, **options)
 
 
+# A number far from all others may be asked about.
+@pytest.mark.filterwarnings("ignore:.*far from all other values:UserWarning")
 @fuzz
 @given(tables())
 def test_tables(tmp_path, table):

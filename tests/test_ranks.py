@@ -113,7 +113,7 @@ def test_a_rank_that_is_killed_ends_the_others_with_a_sentence():
     first, second, third = run(killed, 3)
     assert second is None
     for rank, said in ((0, first), (2, third)):
-        assert said.startswith(f"ConnectionError: rank {rank} of 3: another process of this fit")
+        assert said.startswith(f"LostError: rank {rank} of 3: another process of this fit")
     assert time.monotonic() - start < 60
 
 

@@ -56,7 +56,7 @@ def set_small(setattr_) -> None:
     setattr_("ppl_vae.workflow.aggregate", "_MIXTURES", ((1, "full"),))
     setattr_("ppl_vae.workflow.chunked.region_rows", "__defaults__", (40,))
     setattr_("ppl_vae.workflow.local_normal", "_COOLING", 3)
-    setattr_("ppl_vae.workflow.missed", "_SIMULATED", 20)
+    setattr_("ppl_vae.workflow.verdicts", "_SIMULATED", 20)
     setattr_("ppl_vae.workflow.kept_diagnosis", "_ROWS", 60)
     setattr_("ppl_vae.workflow.verdicts", "rows_within_budget", lambda *_: 20)
     setattr_("ppl_vae.workflow.verdicts", "refined_at_once", lambda *_: 20)

@@ -73,10 +73,11 @@ def meant(option: str, known: Sequence[str]) -> list[str]:
     (['--learning-rate'], ['--label'], ['--learning-rate'])
     """
     bare = option.lstrip("-").replace("_", "-").lower()
+    exact = [name for name in known if name == f"--{bare}"]
     called = [name for name in known if bare in _ALSO_CALLED.get(name, ())]
     close = difflib.get_close_matches(f"--{bare}", known, n=2, cutoff=0.75)
     word = [name for name in known if len(bare) > 2 and bare in name.lstrip("-").split("-")]
-    return list(dict.fromkeys([*called, *close, *word]))[:2]
+    return list(dict.fromkeys([*exact, *called, *close, *word]))[:2]
 
 
 def said(error: Any, commands: Iterable[tuple[str, Any]]) -> str:

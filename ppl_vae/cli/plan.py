@@ -109,7 +109,10 @@ def _options(recipe: Recipe, config: VAEConfig, out: Path | None) -> dict[str, A
             "latent_dim": config.latent_dim,
             **{part: str(config.choice(part)) for part in parts},
         }
-        if config.likelihood == "mixed" and "likelihood" not in recipe.choices:
+        if (
+            config.likelihood == "mixed"
+            and str(recipe.choices.get("likelihood", "mixed")) == "mixed"
+        ):
             found["likelihood"] = "mixed"  # whose columns are chosen, and located, by the data
     else:  # the VAE, and what its columns are, are those of the run
         found["continue"] = str(recipe.continues)

@@ -19,6 +19,7 @@ _LOCK = ".lock"
 _WRITTEN = (
     *("config.json", "metrics.json", "reproduction.json", "vae.safetensors", "report.html"),
     *("history.nc", "posterior.nc", "diagnosis.nc", "diagnosis.txt", "samples.npz"),
+    "map.nc",
     *("losses.png", "reconstructions.png", "prior_draws.png", "latents.png", "training.gif"),
     *("diagnosis.png", "calibration.png", "traversals.png", "latent_map.png"),
     *("interpolation.png", "manifold.png", _LOCK),

@@ -141,7 +141,9 @@ def from_pyro_svi(
 
     Examples
     --------
+    >>> import pyro
     >>> import pyro.distributions as dist
+    >>> import torch
     >>> from pyro.infer.autoguide import AutoNormal
     >>> def model(y):
     ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))

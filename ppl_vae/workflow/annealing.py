@@ -161,7 +161,7 @@ def anneal(
 
 def _with_caution(evidence: xr.Dataset) -> xr.Dataset:
     """The same, with a sentence on rows that are not to be believed, if there are some."""
-    lost = int((evidence.weights_usable == 0).sum())
+    lost = int((evidence.weights_usable[:] == 0).sum())  # a view, so that no cache fills
     if not lost:
         return evidence
     most = evidence.attrs["max_temperatures"]

@@ -191,6 +191,7 @@ def compare(
 
     Examples
     --------
+    >>> import torch
     >>> from ppl_vae import VAE, VAEConfig
     >>> config = VAEConfig(event_shape=(8, 8), latent_dim=2, hidden=(16,))
     >>> fits = {f"seed {seed}": VAE.from_config(config, seed=seed) for seed in (1, 2)}
