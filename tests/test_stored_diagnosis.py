@@ -60,6 +60,7 @@ def set_small(setattr_) -> None:
     setattr_("ppl_vae.workflow.kept_diagnosis", "_ROWS", 60)
     setattr_("ppl_vae.workflow.verdicts", "rows_within_budget", lambda *_: 20)
     setattr_("ppl_vae.workflow.verdicts", "refined_at_once", lambda *_: 20)
+    setattr_("ppl_vae.workflow.refined", "refined_at_once", lambda *_: 20)
 
 
 @pytest.fixture
