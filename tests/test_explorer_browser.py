@@ -95,6 +95,8 @@ class Page:
         )
 
 
+# The image was seen to change before the row that was clicked had loaded.
+@pytest.mark.slow
 def test_a_click_a_slider_and_what_is_decoded(driver, address, seen):
     page = Page(driver, address)
     assert page.title().startswith(f"Row {seen.worst[0]}, label ")
