@@ -303,7 +303,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
     ),
     "best-mnist": Preset(
-        source="ppl_vae: the best density that an hour on two cores bought",
+        source="ppl_vae: a residual network with a flow prior, fitted in 49 minutes on one core",
         url="https://arxiv.org/abs/1905.13452",
         vae={
             "likelihood": "bernoulli",
@@ -314,7 +314,7 @@ PRESETS: Mapping[str, Preset] = {
             "prior": "flow:transforms=8,hidden=(256,256)",
         },
         fit={
-            "epochs": 64,
+            "epochs": 52,
             "batch_size": 128,
             "learning_rate": 1e-3,
             "schedule": "one_cycle",
