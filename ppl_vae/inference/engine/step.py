@@ -295,20 +295,22 @@ class Step:
             each = zip(moments, self.first, before, strict=True)
             errors = [((a - b).norm(), (a - _BETA1 * c).norm()) for a, b, c in each]
         error, length = (torch.stack(norms).norm().item() for norms in zip(*errors, strict=True))
-        if error > _WRONG * length + _ROUNDING * abs(expected):
-            self.recording = None
-            self._run_eagerly(
-                f"the gradient of a replayed step is off by {error / length:.0%} of that of the "
-                f"program; of the {self.replayed} steps replayed, some may have gone astray: "
-                "please report this"
-            )
-        elif not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
-            self.recording = None
-            self._run_eagerly(
+        if not math.isclose(found, expected, rel_tol=1e-2, abs_tol=1e-2) and found == found:
+            reason = (
                 f"a replayed loss is {found:.6g} where the program says {expected:.6g}, so that it "
                 "reads something that changes and cannot be watched, such as a file or an "
                 f"iterator; of the {self.replayed} steps replayed, some were those of before"
             )
+        elif error > _WRONG * length + _ROUNDING * abs(expected):
+            reason = (
+                f"the gradient of a replayed step is off by {error:.3g} where that of the program "
+                f"is {length:.3g} long; of the {self.replayed} steps replayed, some may have gone "
+                "astray: please report this"
+            )
+        else:
+            return
+        self.recording = None
+        self._run_eagerly(reason)
 
     def _run_eagerly(self, reason: str) -> None:
         self.engine = "eager"
