@@ -12,10 +12,7 @@ from torch import Tensor
 from .amortized import AmortizedModel
 from .workflow.denoising import denoise
 from .workflow.encoding import encode
-from .workflow.judging import judge_rows
-
-# What verdicts are in words, by their codes.
-_WORDS = ("not", "reweighted", "as it is")
+from .workflow.judging import CODED, judge_rows
 
 
 def annotate(
@@ -96,10 +93,10 @@ def annotate(
             "the fit"
         )
     judged = judge_rows(vae, x, num_samples=num_samples, **given)
-    words = [_WORDS[code] for code in judged.verdict.values.tolist()]
+    words = [CODED[code] for code in judged.verdict.values.tolist()]
     adata.obsm[key] = latents["mean"].values
     adata.obsm[f"{key}_sd"] = latents["sd"].values
-    adata.obs["vae_verdict"] = pd.Categorical(words, _WORDS)
+    adata.obs["vae_verdict"] = pd.Categorical(words, CODED)
     adata.obs["vae_pareto_k"] = judged.pareto_k.values
     if denoised is not None:
         adata.layers[denoised] = denoise(vae, x, total=total, **given)["mean"].values

@@ -91,6 +91,15 @@ _BURDA: Mapping[str, Any] = {
     "center": "feature",
 }
 
+_FLOW_PRIOR: Mapping[str, Any] = {
+    "likelihood": "bernoulli",
+    "latent_dim": 40,
+    "network": "resnet:channels=(32,64),halved=true",
+    "scale": "log_variance",
+    "heads": "separate",
+    "prior": "flow:transforms=8,hidden=(256,256)",
+}
+
 PRESETS: Mapping[str, Preset] = {
     "keras-mlp": Preset(
         source="Chollet (2016), Building autoencoders in Keras",
@@ -279,14 +288,7 @@ PRESETS: Mapping[str, Preset] = {
     "flow-prior": Preset(
         source="Xu et al. (2019), On the necessity and effectiveness of learning the prior",
         url="https://arxiv.org/abs/1905.13452",
-        vae={
-            "likelihood": "bernoulli",
-            "latent_dim": 40,
-            "network": "resnet:channels=(32,64),halved=true",
-            "scale": "log_variance",
-            "heads": "separate",
-            "prior": "flow:transforms=8,hidden=(256,256)",
-        },
+        vae=_FLOW_PRIOR,
         fit={
             "epochs": 100,
             "batch_size": 128,
@@ -305,14 +307,7 @@ PRESETS: Mapping[str, Preset] = {
     "best-mnist": Preset(
         source="ppl_vae: a residual network with a flow prior, fitted in 49 minutes on one core",
         url="https://arxiv.org/abs/1905.13452",
-        vae={
-            "likelihood": "bernoulli",
-            "latent_dim": 40,
-            "network": "resnet:channels=(32,64),halved=true",
-            "scale": "log_variance",
-            "heads": "separate",
-            "prior": "flow:transforms=8,hidden=(256,256)",
-        },
+        vae=_FLOW_PRIOR,
         fit={
             "epochs": 52,
             "batch_size": 128,

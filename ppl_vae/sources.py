@@ -15,7 +15,8 @@ __all__ = [
     "source_of",
 ]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any, Protocol
 
@@ -144,22 +145,27 @@ def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
         # This is several times as fast as indexing, which copies entry by entry.
         return source.index_select(0, rows.to(source.device))
     if isinstance(rows, slice):
-        try:
+        with _decoding(source):
             return as_tensor(source[rows])
-        except RuntimeError as error:  # what codecs raise of bytes that are not theirs
-            raise OSError(f"rows of {source!r} cannot be read: {error}") from error
     # Stores are read in order and each row once: some accept nothing else.
     wanted, back = np.unique(rows.cpu().numpy(), return_inverse=True)
     if isinstance(source, (np.ndarray, PackedBits, RowsInParts)):
         found = source[wanted]
     elif hasattr(source, "oindex"):
-        try:
+        with _decoding(source):
             found = source.oindex[wanted]
-        except RuntimeError as error:  # what codecs raise of bytes that are not theirs
-            raise OSError(f"rows of {source!r} cannot be read: {error}") from error
     else:
         found = np.concatenate([np.asarray(source[i : i + 1]) for i in wanted.tolist()])
     return as_tensor(np.asarray(found)[back])
+
+
+@contextmanager
+def _decoding(source: ArrayLike) -> Iterator[None]:
+    """Say whose rows are damaged: codecs raise RuntimeError of bytes that are not theirs."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"rows of {source!r} cannot be read: {error}") from error
 
 
 def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:

@@ -78,8 +78,8 @@ def sample(
     vae = finished.vae()
     out = free_file(out or run / "samples.npz", force, accepted=(".npz", ".png", STORE))
     given = covariates_of(finished, context or [], num_samples, seed)
+    names = [name for coding in finished.codings for name in coding.names]
     if out.suffix == STORE:
-        names = [name for coding in finished.codings for name in coding.names]
         with gone_on_with(out):
             simulate(
                 vae,
@@ -106,7 +106,6 @@ def sample(
             arrays = {"z": z, "x": x}
         else:
             z, x = sample_prior(vae, covariates=given, num_samples=1, seed=seed)
-            names = [name for coding in finished.codings for name in coding.names]
             arrays = {
                 "z": z[0],
                 "x": x[0],

@@ -18,7 +18,7 @@ from ..workflow.diagnosis import VERDICTS
 from ..workflow.encoding import encode
 from ..workflow.evidence import log_evidence
 from ..workflow.judgement import reasons
-from ..workflow.judging import judge_rows
+from ..workflow.judging import CODED, judge_rows
 from ..workflow.plane import Plane, plane_of
 from ..workflow.posterior import evaluating, sample_posterior
 
@@ -31,7 +31,6 @@ _DRAWS = 500
 _USED = 0.01
 # The worst verdict first.
 _WORST = ("not", "not tried", "refined", "reweighted", "as it is")
-_CODES = ("not", "reweighted", "as it is")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Explored:
             evidence = found["log_evidence"]
         else:
             found = judge_rows(vae, self.rows, num_samples=_DRAWS, **options)
-            self.verdict = [_CODES[int(code)] for code in found["verdict"].values]
+            self.verdict = [CODED[int(code)] for code in found["verdict"].values]
             arrays = {str(name): found[name].values for name in found.data_vars}
             self.reason = [str(reason) for reason in reasons(arrays, found.attrs["tolerance"])]
             evidence = log_evidence(vae, self.rows, num_samples=_DRAWS, **options)["log_evidence"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["judge_rows"]
+__all__ = ["CODED", "judge_rows"]
 
 import os
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..store import Contents, Store
 
 # What verdicts are written as; the words are in the attribute flag_meanings, as CF has it.
-_VERDICTS = ("not", "reweighted", "as it is")
+CODED = ("not", "reweighted", "as it is")
 _CAUTION = (
     "By a row's own draws alone: nothing was refined, and no search was made for modes that q(z|x) "
     "misses, as ppl_vae.diagnose does for some of the rows."
@@ -106,7 +106,7 @@ def judge_rows(
         found = judge(draws.log_weight, draws.z, tolerance=tolerance, most=num_samples)
         answers = {name: found[name].numpy(force=True) for name in ("raw_close", "weights_usable")}
         words = verdict_of(answers)
-        code = torch.as_tensor([_VERDICTS.index(word or "not") for word in words.tolist()])
+        code = torch.as_tensor([CODED.index(word or "not") for word in words.tolist()])
         return {**found, "verdict": code.to(torch.int8)}
 
     data, sink = Rows.of(x, covariates), None
@@ -154,6 +154,6 @@ def _contents(names: Iterable[str], attrs: dict[str, Any]) -> Contents:
 
 def _attrs(name: str) -> dict[str, Any]:
     if name == "verdict":
-        meanings = " ".join(word.replace(" ", "_") for word in _VERDICTS)
-        return {"flag_values": list(range(len(_VERDICTS))), "flag_meanings": meanings}
+        meanings = " ".join(word.replace(" ", "_") for word in CODED)
+        return {"flag_values": list(range(len(CODED))), "flag_meanings": meanings}
     return {"unit": "nats"} if name in _NATS else {}
