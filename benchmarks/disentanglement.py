@@ -35,7 +35,7 @@ from ppl_vae.amortized import AmortizedModel
 from ppl_vae.data import load_splits
 from ppl_vae.pictures.colors import COLORS
 from ppl_vae.pictures.panels import blank_figure
-from ppl_vae.workflow.posterior import posterior_means
+from ppl_vae.workflow.draws.posterior import posterior_means
 
 SCORES = (
     *("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness"),

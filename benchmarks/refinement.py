@@ -23,16 +23,16 @@ from torch import Tensor
 
 from ppl_vae import VAE, VAEConfig, fit, load_data
 from ppl_vae.processor import reuse_freed_memory
-from ppl_vae.workflow.gaussian import Gaussian
-from ppl_vae.workflow.khat import smoothed_tail_index
-from ppl_vae.workflow.local_normal import (
+from ppl_vae.workflow.draws.gaussian import Gaussian
+from ppl_vae.workflow.draws.posterior import evaluating
+from ppl_vae.workflow.refinement.local_normal import (
     LocalPosterior,
     encoded,
     local_posterior,
     log_weight,
 )
-from ppl_vae.workflow.natural_gradient import natural_gradient
-from ppl_vae.workflow.posterior import evaluating
+from ppl_vae.workflow.refinement.natural_gradient import natural_gradient
+from ppl_vae.workflow.weights.khat import smoothed_tail_index
 
 _CHUNK = 64
 # k-hat above which a row's draws are no use.

@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_vae import VAE, BernoulliDecoder, Decoder, NormalDecoder, StandardNormal
-from ppl_vae.workflow.judgement import judge
-from ppl_vae.workflow.posterior import Draws, map_draws
-from ppl_vae.workflow.verdicts import VERDICTS, verdicts
+from ppl_vae.workflow.draws.posterior import Draws, map_draws
+from ppl_vae.workflow.verdict.judgement import judge
+from ppl_vae.workflow.verdict.verdicts import VERDICTS, verdicts
 
 LATENTS = (1, 2, 5, 10, 20, 50)
 # Shift in posterior standard deviations, and factor of the standard deviation.

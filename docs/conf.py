@@ -119,8 +119,8 @@ intersphinx_mapping = (
 nitpick_ignore = [
     ("py:class", "Stages"),  # of diagnose in a store, for this package alone
     ("py:class", "Schedule"),  # Callable[[float], float]
-    ("py:class", "ppl_vae.workflow.gaussian.Gaussian"),
-    ("py:class", "ppl_vae.workflow.latents.Coordinates"),
+    ("py:class", "ppl_vae.workflow.draws.gaussian.Gaussian"),
+    ("py:class", "ppl_vae.workflow.draws.latents.Coordinates"),
 ]
 nitpick_ignore_regex = [
     (

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ppl_vae import AmortizedModel, amortization_gap, calibrate, sample_posterior
-from ppl_vae.workflow.verdicts import verdicts
+from ppl_vae.workflow.verdict.verdicts import verdicts
 
 FOLDER = Path(__file__).parent / "pictures"
 # Okabe and Ito's colors, which are told apart with any color vision.

@@ -91,28 +91,28 @@ if TYPE_CHECKING:
     from .trees.pyro_svi import from_pyro_svi as from_pyro_svi
     from .trees.vae import to_datatree as to_datatree
     from .vae import VAE as VAE
-    from .workflow.aggregate import prior_gap as prior_gap
-    from .workflow.annealing import sandwich as sandwich
-    from .workflow.calibration import calibrate as calibrate
-    from .workflow.comparison import Comparison as Comparison
-    from .workflow.comparison import compare as compare
-    from .workflow.completed import to_frame as to_frame
-    from .workflow.control import control_chart as control_chart
-    from .workflow.denoising import denoise as denoise
-    from .workflow.diagnosis import Diagnosis as Diagnosis
-    from .workflow.diagnosis import diagnose as diagnose
-    from .workflow.disentanglement import disentanglement as disentanglement
-    from .workflow.encoding import encode as encode
-    from .workflow.evidence import log_evidence as log_evidence
-    from .workflow.imputation import impute as impute
-    from .workflow.judging import judge_rows as judge_rows
-    from .workflow.posterior import sample_posterior as sample_posterior
-    from .workflow.predictive import predictive_check as predictive_check
-    from .workflow.refinement import refine as refine
-    from .workflow.reliability import active_units as active_units
-    from .workflow.reliability import amortization_gap as amortization_gap
-    from .workflow.reliability import pareto_khat as pareto_khat
-    from .workflow.simulation import simulate as simulate
+    from .workflow.checks.aggregate import prior_gap as prior_gap
+    from .workflow.checks.calibration import calibrate as calibrate
+    from .workflow.checks.comparison import Comparison as Comparison
+    from .workflow.checks.comparison import compare as compare
+    from .workflow.checks.control import control_chart as control_chart
+    from .workflow.checks.disentanglement import disentanglement as disentanglement
+    from .workflow.checks.gaps import amortization_gap as amortization_gap
+    from .workflow.checks.predictive import predictive_check as predictive_check
+    from .workflow.checks.units import active_units as active_units
+    from .workflow.draws.encoding import encode as encode
+    from .workflow.draws.posterior import sample_posterior as sample_posterior
+    from .workflow.draws.simulation import simulate as simulate
+    from .workflow.imputation.completed import to_frame as to_frame
+    from .workflow.imputation.denoising import denoise as denoise
+    from .workflow.imputation.impute import impute as impute
+    from .workflow.refinement.refine import refine as refine
+    from .workflow.verdict.diagnosis import Diagnosis as Diagnosis
+    from .workflow.verdict.diagnosis import diagnose as diagnose
+    from .workflow.verdict.judging import judge_rows as judge_rows
+    from .workflow.weights.annealing import sandwich as sandwich
+    from .workflow.weights.evidence import log_evidence as log_evidence
+    from .workflow.weights.pareto import pareto_khat as pareto_khat
 
 __version__ = "0.1.0"
 
@@ -182,32 +182,34 @@ _HOMES = {
     "rows": ("binarize",),
     "store": ("Store",),
     "vae": ("VAE",),
-    "workflow.aggregate": ("prior_gap",),
-    "workflow.annealing": ("sandwich",),
-    "workflow.calibration": ("calibrate",),
-    "workflow.completed": ("to_frame",),
+    "workflow.checks.aggregate": ("prior_gap",),
+    "workflow.weights.annealing": ("sandwich",),
+    "workflow.checks.calibration": ("calibrate",),
+    "workflow.imputation.completed": ("to_frame",),
     "pictures.checks": ("plot_calibration", "plot_diagnosis"),
     "trees.vae": ("to_datatree",),
-    "workflow.comparison": ("Comparison", "compare"),
-    "workflow.control": ("control_chart",),
-    "workflow.denoising": ("denoise",),
-    "workflow.diagnosis": ("Diagnosis", "diagnose"),
-    "workflow.disentanglement": ("disentanglement",),
-    "workflow.encoding": ("encode",),
-    "workflow.evidence": ("log_evidence",),
+    "workflow.checks.comparison": ("Comparison", "compare"),
+    "workflow.checks.control": ("control_chart",),
+    "workflow.imputation.denoising": ("denoise",),
+    "workflow.verdict.diagnosis": ("Diagnosis", "diagnose"),
+    "workflow.checks.disentanglement": ("disentanglement",),
+    "workflow.draws.encoding": ("encode",),
+    "workflow.weights.evidence": ("log_evidence",),
     "pictures.film": ("TrainingFilm",),
     "pictures.decoded": ("plot_interpolation", "plot_manifold", "plot_traversals"),
     "pictures.factors": ("plot_factors",),
     "pictures.latents": ("plot_latent_map", "plot_latents"),
     "pictures.rows": ("plot_draws", "plot_losses", "plot_reconstructions"),
-    "workflow.imputation": ("impute",),
-    "workflow.posterior": ("sample_posterior",),
-    "workflow.judging": ("judge_rows",),
-    "workflow.predictive": ("predictive_check",),
+    "workflow.imputation.impute": ("impute",),
+    "workflow.draws.posterior": ("sample_posterior",),
+    "workflow.verdict.judging": ("judge_rows",),
+    "workflow.checks.predictive": ("predictive_check",),
     "trees.pyro_svi": ("from_pyro_svi",),
-    "workflow.refinement": ("refine",),
-    "workflow.simulation": ("simulate",),
-    "workflow.reliability": ("active_units", "amortization_gap", "pareto_khat"),
+    "workflow.refinement.refine": ("refine",),
+    "workflow.draws.simulation": ("simulate",),
+    "workflow.checks.gaps": ("amortization_gap",),
+    "workflow.checks.units": ("active_units",),
+    "workflow.weights.pareto": ("pareto_khat",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,9 +10,9 @@ import pandas as pd
 from torch import Tensor
 
 from .amortized import AmortizedModel
-from .workflow.denoising import denoise
-from .workflow.encoding import encode
-from .workflow.judging import CODED, judge_rows
+from .workflow.draws.encoding import encode
+from .workflow.imputation.denoising import denoise
+from .workflow.verdict.judging import CODED, judge_rows
 
 
 def annotate(

@@ -23,9 +23,9 @@ from .config import VAEConfig
 from .inference.fit import fit
 from .sources import as_tensor
 from .vae import VAE
-from .workflow.evidence import log_evidence
-from .workflow.imputation import impute
-from .workflow.posterior import evaluating, posterior_means
+from .workflow.draws.posterior import evaluating, posterior_means
+from .workflow.imputation.impute import impute
+from .workflow.weights.evidence import log_evidence
 
 if TYPE_CHECKING:
     import xarray as xr

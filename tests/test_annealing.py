@@ -8,8 +8,8 @@ from oracle import LinearGaussian
 from pyro.distributions.transforms import planar
 
 from ppl_vae import VAE, VAEConfig, log_evidence
-from ppl_vae.workflow.annealing import Path, anneal, sandwich
-from ppl_vae.workflow.posterior import evaluating, sample_prior
+from ppl_vae.workflow.draws.posterior import evaluating, sample_prior
+from ppl_vae.workflow.weights.annealing import Path, anneal, sandwich
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from oracle import LinearGaussian
 from scipy.stats import kstest
 
 from ppl_vae import VAE, VAEConfig, diagnose
-from ppl_vae.workflow.calibration import (
+from ppl_vae.workflow.checks.calibration import (
     calibrate,
 )
-from ppl_vae.workflow.posterior import evaluating
-from ppl_vae.workflow.ranks import _p_value, _shape, rank_among
+from ppl_vae.workflow.checks.ranks import _p_value, _shape, rank_among
+from ppl_vae.workflow.draws.posterior import evaluating
 
 SIMULATIONS = 1000
 

@@ -7,7 +7,7 @@ import xarray as xr
 import zarr
 
 from ppl_vae.store import Store, StoreSink
-from ppl_vae.workflow.chunked import sink_for
+from ppl_vae.workflow.draws.chunked import sink_for
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from oracle import LinearGaussian
 
 from ppl_vae import VAE, VAEConfig, compare
-from ppl_vae.workflow import comparison
+from ppl_vae.workflow.checks import comparison
 
 
 def narrow(oracle, factor):

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from ppl_vae import control_chart, log_evidence
-from ppl_vae.workflow.control import _uniform
+from ppl_vae.workflow.checks.control import _uniform
 
 
 def estimated(log_evidence, pareto_k, **attrs):
@@ -68,7 +68,7 @@ def test_pieces_make_no_difference(monkeypatch):
     rng = np.random.default_rng(0)
     before, new = rng.integers(0, 9, 50).astype(float), rng.integers(0, 9, 40).astype(float)
     whole = _uniform(before, new, [0])
-    monkeypatch.setattr("ppl_vae.workflow.control._ROWS", 7)
+    monkeypatch.setattr("ppl_vae.workflow.checks.control._ROWS", 7)
     np.testing.assert_array_equal(_uniform(before, new, [0]), whole)
 
 

@@ -7,7 +7,7 @@ import xarray as xr
 from oracle import LinearGaussian
 
 from ppl_vae import prior_gap
-from ppl_vae.workflow.cures import cures_of, in_words
+from ppl_vae.workflow.verdict.cures import cures_of, in_words
 
 SIZE = 3000
 

@@ -6,8 +6,8 @@ import torch
 from oracle import LinearGaussian
 
 from ppl_vae import VAE
-from ppl_vae.workflow.diagnosis import diagnose
-from ppl_vae.workflow.verdicts import VERDICTS
+from ppl_vae.workflow.verdict.diagnosis import diagnose
+from ppl_vae.workflow.verdict.verdicts import VERDICTS
 
 QUICK = {
     "num_samples": 300,

@@ -9,14 +9,14 @@ from families import GUIDE, case
 from ppl_vae import VAE, VAEConfig, disentanglement, load_data
 from ppl_vae.amortized import AmortizedModel
 from ppl_vae.rows import Rows
-from ppl_vae.workflow.disentanglement import (
+from ppl_vae.workflow.checks.disentanglement import (
     concentration,
     forest_importance,
     mutual_information,
     predictability,
     votes,
 )
-from ppl_vae.workflow.factors import Factor, factors_of
+from ppl_vae.workflow.checks.factors import Factor, factors_of
 
 SCORES = (
     *("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness"),

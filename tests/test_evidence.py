@@ -7,7 +7,7 @@ from oracle import LinearGaussian
 from pyro.infer import Trace_ELBO
 
 from ppl_vae import VAE, VAEConfig, log_evidence
-from ppl_vae.workflow.evidence import independent_log_prob, smoothed_tail_index
+from ppl_vae.workflow.weights.evidence import independent_log_prob, smoothed_tail_index
 
 
 def broken(oracle: LinearGaussian, factor: float) -> VAE:

@@ -30,7 +30,7 @@ from ppl_vae import (
     sandwich,
     to_datatree,
 )
-from ppl_vae.workflow.evidence import independent_log_prob
+from ppl_vae.workflow.weights.evidence import independent_log_prob
 
 SINGLE = dict(single_parts())
 PAIRS = pairs()

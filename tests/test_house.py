@@ -38,6 +38,8 @@ FLOORS = (
     ("cli",),
 )
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+# The rooms of workflow/, downstairs first.
+CHECKS = ("draws", "weights", "refinement", "checks", "imputation", "verdict")
 # Parts of a VAE and insides of distributions, which a check has no business with.
 INSIDES = {"prior", "decoder", "encoder", "base_dist"}
 
@@ -79,6 +81,15 @@ def test_nothing_imports_upwards(path):
     for other in imports(path):
         below = FLOOR[room(other)] < FLOOR[room(name)]
         assert below or room(other) == room(name), f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if room(module(p)) == "workflow"], ids=module)
+def test_no_check_imports_from_upstairs(path):
+    """What says how far a row can be believed stands on checks, and these on weights of draws."""
+    _, *inner = module(path).split(".")
+    for other in imports(path):
+        if inner and other.startswith("workflow."):
+            assert CHECKS.index(other.split(".")[1]) <= CHECKS.index(inner[0]), other
 
 
 def test_no_circles():

@@ -20,7 +20,7 @@ from ppl_vae import (
     impute,
     log_evidence,
 )
-from ppl_vae.workflow.conformal import margins
+from ppl_vae.workflow.imputation.conformal import margins
 
 QUIET = {"progress": False}
 

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from ppl_vae import VAE, VAEConfig, diagnose, log_evidence
-from ppl_vae.workflow.khat import reliable_khat, smoothed_tail_index
+from ppl_vae.workflow.weights.khat import reliable_khat, smoothed_tail_index
 
 
 @pytest.mark.parametrize("num_samples", [30, 100, 500, 2000])

@@ -15,7 +15,7 @@ from pyro.distributions.transforms import (
 )
 
 from ppl_vae import diagnose, log_evidence, refine, sample_posterior
-from ppl_vae.workflow.latents import EXACT, MOMENTS, coordinates, density, draw, moments
+from ppl_vae.workflow.draws.latents import EXACT, MOMENTS, coordinates, density, draw, moments
 
 ROWS, LATENTS = 5, 3
 

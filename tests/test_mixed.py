@@ -28,7 +28,7 @@ from ppl_vae import (
 from ppl_vae.components.decoders import DECODERS
 from ppl_vae.components.decoders.mixed import choices_of
 from ppl_vae.components.inputs import TableInputs
-from ppl_vae.workflow.baseline import independent_log_prob
+from ppl_vae.workflow.weights.baseline import independent_log_prob
 
 COLUMNS = (
     "normal",

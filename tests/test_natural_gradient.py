@@ -7,11 +7,11 @@ import torch
 from oracle import LinearGaussian
 
 from ppl_vae import VAE, VAEConfig, refine
-from ppl_vae.workflow.local_normal import local_posterior, log_weight
-from ppl_vae.workflow.natural_gradient import natural_gradient
-from ppl_vae.workflow.posterior import evaluating
-from ppl_vae.workflow.refined import refined
-from ppl_vae.workflow.verdicts import verdicts
+from ppl_vae.workflow.draws.posterior import evaluating
+from ppl_vae.workflow.refinement.local_normal import local_posterior, log_weight
+from ppl_vae.workflow.refinement.natural_gradient import natural_gradient
+from ppl_vae.workflow.verdict.refined import refined
+from ppl_vae.workflow.verdict.verdicts import verdicts
 
 
 def wrong(oracle: LinearGaussian, factor: float, shift: float, *, dense: bool = False) -> VAE:

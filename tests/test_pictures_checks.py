@@ -4,7 +4,7 @@ import torch
 from oracle import LinearGaussian
 
 from ppl_vae import plot_calibration
-from ppl_vae.workflow.calibration import calibrate
+from ppl_vae.workflow.checks.calibration import calibrate
 
 
 def test_plot_shows_the_worst(tmp_path):

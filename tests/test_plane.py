@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.workflow.plane import map_rows, plane_of
+from ppl_vae.workflow.draws.plane import map_rows, plane_of
 
 
 def test_two_latents_are_the_plane():

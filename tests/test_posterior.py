@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 
 from ppl_vae import VAE, VAEConfig, sample_posterior
-from ppl_vae.workflow.posterior import sample_prior
+from ppl_vae.workflow.draws.posterior import sample_prior
 
 
 @pytest.fixture

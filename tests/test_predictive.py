@@ -7,7 +7,7 @@ from oracle import LinearGaussian
 from scipy.stats import norm
 
 from ppl_vae import VAE, VAEConfig
-from ppl_vae.workflow.predictive import STATISTICS, predictive_check
+from ppl_vae.workflow.checks.predictive import STATISTICS, predictive_check
 
 
 def test_pit_of_the_oracle_is_the_closed_form(oracle):

@@ -12,7 +12,7 @@ from pyro.infer import SVI, Trace_ELBO, autoguide, config_enumerate
 from pyro_examples import Conditional, DeepMarkov, SemiSupervised, Vae, bits, sequences
 
 from ppl_vae import check_svi, judge_rows
-from ppl_vae.workflow.sampling import stage_seed
+from ppl_vae.workflow.draws.sampling import stage_seed
 
 EFFECT = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERROR = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])

@@ -14,11 +14,11 @@ from pyro import poutine
 
 from ppl_vae import VAE, VAEConfig
 from ppl_vae.trees.vae import write_datatree
-from ppl_vae.workflow.latents import EXACT, MOMENTS
-from ppl_vae.workflow.local_normal import Gaussian, local_posterior, log_weight
-from ppl_vae.workflow.nuts import STARTS
-from ppl_vae.workflow.posterior import evaluating
-from ppl_vae.workflow.refinement import refine
+from ppl_vae.workflow.draws.latents import EXACT, MOMENTS
+from ppl_vae.workflow.draws.posterior import evaluating
+from ppl_vae.workflow.refinement.local_normal import Gaussian, local_posterior, log_weight
+from ppl_vae.workflow.refinement.nuts import STARTS
+from ppl_vae.workflow.refinement.refine import refine
 
 
 def rescaled(oracle: LinearGaussian, factor: torch.Tensor, shift: float = 0.0) -> VAE:

@@ -7,9 +7,8 @@ import torch
 from oracle import LinearGaussian
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from ppl_vae import VAE, VAEConfig
-from ppl_vae.workflow.gaps import gaps_in_words
-from ppl_vae.workflow.reliability import active_units, amortization_gap, pareto_khat
+from ppl_vae import VAE, VAEConfig, active_units, amortization_gap, pareto_khat
+from ppl_vae.workflow.checks.gaps import gaps_in_words
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_errors_of_gaps_are_honest(latents, correlation):
 
 def test_a_gap_that_chains_do_not_reach_is_said_to_be_at_least(monkeypatch):
     """At two temperatures chains from the best normal spread over some nats."""
-    monkeypatch.setattr("ppl_vae.workflow.gaps._TEMPERATURES", 2)
+    monkeypatch.setattr("ppl_vae.workflow.checks.gaps._TEMPERATURES", 2)
     oracle = LinearGaussian.random(16, 64, correlation=0.8)
     vae = broken(oracle, "correlation ignored, variational")
     gaps = amortization_gap(vae, oracle.rows(20), num_samples=500, progress=False)

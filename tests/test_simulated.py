@@ -4,10 +4,10 @@ import pytest
 import torch
 from test_verdicts import linear
 
-from ppl_vae.workflow import simulated as module
-from ppl_vae.workflow.doubt import doubts_in_words
-from ppl_vae.workflow.simulated import simulated
-from ppl_vae.workflow.verdicts import verdicts
+from ppl_vae.workflow.verdict import simulated as module
+from ppl_vae.workflow.verdict.doubt import doubts_in_words
+from ppl_vae.workflow.verdict.simulated import simulated
+from ppl_vae.workflow.verdict.verdicts import verdicts
 
 UNIFORM = torch.rand(150, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 NAMES = tuple("abcde")

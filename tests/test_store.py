@@ -31,7 +31,13 @@ from ppl_vae.store.manifest import beside, finished
 
 QUIET = {"progress": False}
 # What takes seconds to import, and is imported once for all processes.
-PRELOADED = ("vae", "workflow.evidence", "workflow.encoding", "workflow.simulation", "trees.vae")
+PRELOADED = (
+    "vae",
+    "workflow.weights.evidence",
+    "workflow.draws.encoding",
+    "workflow.draws.simulation",
+    "trees.vae",
+)
 # What is killed: twenty regions of 1024 rows.
 ROWS, OF = 20_000, {"num_samples": 10, "chunk_rows": 1024, **QUIET}
 
@@ -199,7 +205,7 @@ def test_what_was_damaged_meanwhile_is_computed_again(tmp_path):
             raise StopError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ppl_vae.workflow.encoding._REGION", 60)
+        patch.setattr("ppl_vae.workflow.draws.encoding._REGION", 60)
         patch.setattr(StoreSink, "finish", stop)
         with pytest.raises(StopError):
             of(store=path)

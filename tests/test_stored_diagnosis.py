@@ -15,8 +15,8 @@ from test_store import PRELOADED, files
 from ppl_vae import VAE, Store, VAEConfig, diagnose
 from ppl_vae.store import Contents, StoreSink
 from ppl_vae.store.manifest import beside
-from ppl_vae.workflow.local_normal import local_posterior
-from ppl_vae.workflow.stages import Stages, StoredStages
+from ppl_vae.workflow.refinement.local_normal import local_posterior
+from ppl_vae.workflow.verdict.stages import Stages, StoredStages
 
 GROUPS = ("rows", "latents", "calibration", "gaps", "prior_gap")
 FEW = {
@@ -49,18 +49,18 @@ def searched(*given, **options):
 
 def set_small(setattr_) -> None:
     """Several regions in each step, and short searches."""
-    setattr_("ppl_vae.workflow.gaps", "local_posterior", searched)
-    setattr_("ppl_vae.workflow.calibration", "local_posterior", searched)
-    setattr_("ppl_vae.workflow.gaps", "_TEMPERATURES", 4)
-    setattr_("ppl_vae.workflow.missed", "_TEMPERATURES", 4)
-    setattr_("ppl_vae.workflow.aggregate", "_MIXTURES", ((1, "full"),))
-    setattr_("ppl_vae.workflow.chunked.region_rows", "__defaults__", (40,))
-    setattr_("ppl_vae.workflow.local_normal", "_COOLING", 3)
-    setattr_("ppl_vae.workflow.verdicts", "_SIMULATED", 20)
-    setattr_("ppl_vae.workflow.kept_diagnosis", "_ROWS", 60)
-    setattr_("ppl_vae.workflow.verdicts", "rows_within_budget", lambda *_: 20)
-    setattr_("ppl_vae.workflow.verdicts", "refined_at_once", lambda *_: 20)
-    setattr_("ppl_vae.workflow.refined", "refined_at_once", lambda *_: 20)
+    setattr_("ppl_vae.workflow.checks.gaps", "local_posterior", searched)
+    setattr_("ppl_vae.workflow.checks.calibration", "local_posterior", searched)
+    setattr_("ppl_vae.workflow.checks.gaps", "_TEMPERATURES", 4)
+    setattr_("ppl_vae.workflow.verdict.missed", "_TEMPERATURES", 4)
+    setattr_("ppl_vae.workflow.checks.aggregate", "_MIXTURES", ((1, "full"),))
+    setattr_("ppl_vae.workflow.draws.chunked.region_rows", "__defaults__", (40,))
+    setattr_("ppl_vae.workflow.refinement.local_normal", "_COOLING", 3)
+    setattr_("ppl_vae.workflow.verdict.verdicts", "_SIMULATED", 20)
+    setattr_("ppl_vae.workflow.verdict.kept_diagnosis", "_ROWS", 60)
+    setattr_("ppl_vae.workflow.verdict.verdicts", "rows_within_budget", lambda *_: 20)
+    setattr_("ppl_vae.workflow.verdict.verdicts", "refined_at_once", lambda *_: 20)
+    setattr_("ppl_vae.workflow.verdict.refined", "refined_at_once", lambda *_: 20)
 
 
 @pytest.fixture

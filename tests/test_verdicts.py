@@ -8,10 +8,10 @@ from torch import nn
 from torch.distributions import constraints
 
 from ppl_vae import VAE, Decoder, NormalDecoder, StandardNormal, judge_rows
-from ppl_vae.workflow.annealing import sandwich
-from ppl_vae.workflow.judgement import judge, verdict_of
-from ppl_vae.workflow.sampling import stage_seed
-from ppl_vae.workflow.verdicts import verdicts
+from ppl_vae.workflow.draws.sampling import stage_seed
+from ppl_vae.workflow.verdict.judgement import judge, verdict_of
+from ppl_vae.workflow.verdict.verdicts import verdicts
+from ppl_vae.workflow.weights.annealing import sandwich
 
 
 class Off(nn.Module):
@@ -201,7 +201,7 @@ def test_simulated_rows_cast_doubt_on_rows_that_nobody_annealed(monkeypatch):
         names = ("missed_mass", "annealed_log_evidence", "annealed_standard_error")
         return dict.fromkeys(names, zero)
 
-    monkeypatch.setattr("ppl_vae.workflow.doubt.missed_mass", nothing)
+    monkeypatch.setattr("ppl_vae.workflow.verdict.doubt.missed_mass", nothing)
     vae, x = bimodal(24)
     options = {"tolerance": 0.2, "refined_rows": 0, "progress": False}
     found = verdicts(vae, x, annealed_rows=1, **options)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_vae.workflow.khat import reliable_khat, smoothed_tail_index
-from ppl_vae.workflow.weights import average_weight
+from ppl_vae.workflow.weights.averages import average_weight
+from ppl_vae.workflow.weights.khat import reliable_khat, smoothed_tail_index
 
 
 def log_weights(latents: int, scale: float, shift: float, size: tuple[int, int]) -> torch.Tensor:

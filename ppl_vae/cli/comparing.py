@@ -15,7 +15,7 @@ from .options import Draws, Force, Json, Quiet, Seed, free_file
 
 if TYPE_CHECKING:
     from ..run import Run
-    from ..workflow.comparison import Comparison
+    from ..workflow.checks.comparison import Comparison
 
 
 def compare(
@@ -34,7 +34,7 @@ def compare(
     from ..run import Run
     from ..run.metrics import finite_json
     from ..trees.vae import write_datatree
-    from ..workflow.comparison import compare as comparison_of
+    from ..workflow.checks.comparison import compare as comparison_of
 
     if len(runs) < 2:
         raise ValueError(f"RUN is given {len(runs)} time; pass at least two runs to compare")

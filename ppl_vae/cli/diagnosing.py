@@ -37,7 +37,7 @@ from .printing import NATS, gone_on_with, next_steps
 from .reading import rows_of, to_write_into
 
 if TYPE_CHECKING:
-    from ..workflow.findings import Diagnosis
+    from ..workflow.verdict.findings import Diagnosis
 
 
 def diagnose(
@@ -81,7 +81,7 @@ def diagnose(
     from ..rows import Rows
     from ..run import Run, caveats
     from ..store import Store
-    from ..workflow.diagnosis import diagnose as diagnosis_of
+    from ..workflow.verdict.diagnosis import diagnose as diagnosis_of
 
     if data is not None and out is None:
         raise ValueError(

@@ -83,7 +83,7 @@ def impute(
     from ..data.tables import TABLES
     from ..files import written_whole
     from ..run import Run
-    from ..workflow.imputation import impute as imputed_by
+    from ..workflow.imputation.impute import impute as imputed_by
 
     if fill not in _FILLS:
         raise ValueError(f"--fill is {fill!r}; accepted are {', '.join(_FILLS)}")

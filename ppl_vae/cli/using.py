@@ -69,8 +69,8 @@ def sample(
     from ..files import written_whole
     from ..pictures.rows import plot_draws
     from ..run import Run
-    from ..workflow.posterior import sample_prior
-    from ..workflow.simulation import simulate
+    from ..workflow.draws.posterior import sample_prior
+    from ..workflow.draws.simulation import simulate
 
     if num_samples < 1:
         raise ValueError(f"--num-samples is {num_samples}; pass at least 1")

@@ -74,8 +74,8 @@ def watch(
     The exit code is 0 whatever is said; --json has "alarm".
     """
     from ..run import Run, finite_json
-    from ..workflow.control import control_chart
-    from ..workflow.evidence import log_evidence
+    from ..workflow.checks.control import control_chart
+    from ..workflow.weights.evidence import log_evidence
 
     finished = Run(run)
     vae, test = finished.vae(), finished.splits()[1]

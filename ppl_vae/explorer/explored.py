@@ -14,13 +14,13 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..data import Dataset
 from ..rows import Rows
-from ..workflow.diagnosis import VERDICTS
-from ..workflow.encoding import encode
-from ..workflow.evidence import log_evidence
-from ..workflow.judgement import reasons
-from ..workflow.judging import CODED, judge_rows
-from ..workflow.plane import Plane, plane_of
-from ..workflow.posterior import evaluating, sample_posterior
+from ..workflow.draws.encoding import encode
+from ..workflow.draws.plane import Plane, plane_of
+from ..workflow.draws.posterior import evaluating, sample_posterior
+from ..workflow.verdict.diagnosis import VERDICTS
+from ..workflow.verdict.judgement import reasons
+from ..workflow.verdict.judging import CODED, judge_rows
+from ..workflow.weights.evidence import log_evidence
 
 if TYPE_CHECKING:
     import xarray as xr

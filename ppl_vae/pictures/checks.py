@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..workflow.calibration import p_text
+from ..workflow.checks.calibration import p_text
 from .colors import COLORS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from ..distributions import draw
 from ..renamed import renamed
 from ..rows import Rows
 from ..sources import as_tensor
-from ..workflow.posterior import evaluating, posterior_means
+from ..workflow.draws.posterior import evaluating, posterior_means
 from .panels import blank_figure, data_range, image_grid, name_features, show_image
 
 if TYPE_CHECKING:

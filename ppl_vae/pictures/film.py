@@ -13,7 +13,7 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..files import written_whole
 from ..renamed import renamed
-from ..workflow.posterior import evaluating
+from ..workflow.draws.posterior import evaluating
 from .panels import data_range, image_grid, show_image
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from ..amortized import AmortizedModel
 from ..distributions import draw, moments
 from ..renamed import renamed
 from ..rows import Rows
-from ..workflow.plane import plane_of
-from ..workflow.posterior import evaluating, posterior_means
+from ..workflow.draws.plane import plane_of
+from ..workflow.draws.posterior import evaluating, posterior_means
 from .colors import COLORS
 from .decoded import checked_pair, largest_two
 from .panels import kinds_of, one_panel, plain, scatter_by_label

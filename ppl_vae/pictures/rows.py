@@ -13,7 +13,7 @@ from torch import Tensor
 from ..amortized import AmortizedModel
 from ..renamed import renamed
 from ..rows import Rows
-from ..workflow.posterior import evaluating, map_draws
+from ..workflow.draws.posterior import evaluating, map_draws
 from .colors import COLORS
 from .panels import (
     data_range,

@@ -82,7 +82,7 @@ def map_html(points: xr.Dataset, rows: xr.Dataset | None = None, *, max_rows: in
     Parameters
     ----------
     points
-        From :func:`~ppl_vae.workflow.plane.map_rows`.
+        From :func:`~ppl_vae.workflow.draws.plane.map_rows`.
     rows
         ``rows`` of a :class:`~ppl_vae.Diagnosis` of the same rows, if there is one.
     max_rows

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from ..progress import Progress
-from ..workflow.judgement import reasons, verdict_of
-from ..workflow.sampling import stage_seed
+from ..workflow.draws.sampling import stage_seed
+from ..workflow.verdict.judgement import reasons, verdict_of
 from .data import Arguments, AsArguments, NotFoundError
 from .found import ProgramCheck
 from .judging import Asked, estimated, judged, of_latents

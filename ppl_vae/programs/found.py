@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..workflow.calibration import p_text
-from ..workflow.judgement import CLOSE
+from ..workflow.checks.calibration import p_text
+from ..workflow.verdict.judgement import CLOSE
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..workflow.judgement import judge, verdict_of
-from ..workflow.sampling import stage_seed
-from ..workflow.weights import average_weight
+from ..workflow.draws.sampling import stage_seed
+from ..workflow.verdict.judgement import judge, verdict_of
+from ..workflow.weights.averages import average_weight
 
 # How many times as many draws what is still open gets next.
 _MORE = 4

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..progress import Progress
-from ..workflow.chunked import chunk_seed
+from ..workflow.draws.chunked import chunk_seed
 from .pair import Pair
 from .sites import batch_axes, plates_of
 from .structure import Structure

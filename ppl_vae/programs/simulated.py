@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ..progress import Progress
-from ..workflow.khat import khat
-from ..workflow.ranks import judge_ranks, rank_among
-from ..workflow.sampling import stage_seed
+from ..workflow.checks.ranks import judge_ranks, rank_among
+from ..workflow.draws.sampling import stage_seed
+from ..workflow.weights.khat import khat
 from .data import Arguments
 from .pair import Pair
 from .sampler import Sampler, Values, entry_names
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # A weight so many nats above what the largest of all draws should have says that q was not there,
-# in rows whose weights look good: see ppl_vae.workflow.missed.
+# in rows whose weights look good: see ppl_vae.workflow.verdict.missed.
 _UNSEEN, _GOOD = 2.0, 0.5
 # Random signs that the symmetry of ranks is tested with.
 _SIGNS = 999

@@ -18,7 +18,7 @@ from ..pictures.latents import plot_latent_map, plot_latents
 from ..pictures.rows import plot_draws, plot_losses, plot_reconstructions
 from ..trees.vae import to_datatree, write_datatree
 from ..vae import VAE
-from ..workflow.plane import map_rows
+from ..workflow.draws.plane import map_rows
 from .matching import rows_once
 from .metrics import evaluate
 from .recipe import Recipe

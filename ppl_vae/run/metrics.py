@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..vae import VAE
-from ..workflow.baseline import independent_log_prob
-from ..workflow.evidence import log_evidence
+from ..workflow.weights.baseline import independent_log_prob
+from ..workflow.weights.evidence import log_evidence
 
 # The share of rows with one value from which on it is taken for a point mass.
 _COMMON = 0.1

@@ -16,8 +16,8 @@ from ..amortized import AmortizedModel
 from ..dims import event_dims
 from ..rows import Rows, rows_within_budget
 from ..store import Contents, Store, Variable
-from ..workflow.chunked import sink_for
-from ..workflow.posterior import Draws, map_draws, sample_prior
+from ..workflow.draws.chunked import sink_for
+from ..workflow.draws.posterior import Draws, map_draws, sample_prior
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -16,7 +16,7 @@ from ..dims import event_dims
 from ..files import written_whole
 from ..renamed import renamed
 from ..rows import Rows
-from ..workflow.posterior import Draws, map_draws, sample_prior
+from ..workflow.draws.posterior import Draws, map_draws, sample_prior
 from .stored import stored_datatree
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Draws from q(z|x) and from the model, for any number of rows."""

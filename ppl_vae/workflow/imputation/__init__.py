@@ -1,0 +1,1 @@
+"""Missing entries of rows, and rows without the noise of their likelihood."""

@@ -1,0 +1,1 @@
+"""A better posterior for some rows by themselves, with the decoder fixed."""
