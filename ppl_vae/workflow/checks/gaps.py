@@ -56,11 +56,11 @@ def amortization_gap(
 
     The maximum over the encoder's family is found for each row by
     :func:`~ppl_vae.workflow.refinement.local_normal.local_posterior`, in hundreds of steps with
-    gradients: pass some rows, not all. A richer family mends the first gap, a larger encoder or longer
-    training the second. What amortization costs is split into steps from the encoder's normal to
-    the best one: its location, then its standard deviations, then, if the family has them, its
-    correlations. An encoder whose draws look too narrow may have the right scales in the wrong
-    places.
+    gradients: pass some rows, not all. A richer family mends the first gap, a larger encoder or
+    longer training the second. What amortization costs is split into steps from the encoder's
+    normal to the best one: its location, then its standard deviations, then, if the family has
+    them, its correlations. An encoder whose draws look too narrow may have the right scales in
+    the wrong places.
 
     Parameters
     ----------

@@ -39,7 +39,8 @@ class Diagnosis:
     ----------
     rows
         Dataset over ``row``, of :func:`~ppl_vae.workflow.verdict.verdicts.verdicts`: ``verdict``, a
-        key of ``VERDICTS``, with its ``reason``; ``kl``, ``log_evidence`` and what else it rests on.
+        key of ``VERDICTS``, with its ``reason``; ``kl``, ``log_evidence`` and what else it rests
+        on.
     latents
         Dataset over ``latent``, of :func:`~ppl_vae.active_units`, with
         ``used``: nats by which the decoder's log p(x|z) falls when the latent is drawn anew.

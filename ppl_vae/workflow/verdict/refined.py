@@ -45,8 +45,8 @@ def refined(
     Returns
     -------
     Arrays over ``rows``: what :func:`~ppl_vae.workflow.verdict.judgement.judge` returns, of
-    ``num_draws`` draws; ``log_evidence`` with its error and interval, nats; ``mean`` (row, latent) and
-    ``covariance`` (row, latent, latent) of the draws.
+    ``num_draws`` draws; ``log_evidence`` with its error and interval, nats; ``mean`` (row, latent)
+    and ``covariance`` (row, latent, latent) of the draws.
     """
     most = max(num_samples, REFINED_DRAWS)
     picked = data.select(rows)
