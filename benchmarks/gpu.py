@@ -1,14 +1,15 @@
 """All that is asked of a GPU, in less time than ten minutes, into one JSON file.
 
 Each part is a process of its own and has a share of the time, with what the parts before left over.
-Its numbers are kept as they come; a part that is cut short says so. A GPU that this was not run on
-is spoken of nowhere.
+The file is written with each number that comes, so that a part that fails, hangs or is cut short
+takes no other with it, and what warnings a way gave stand beside its time. A GPU that this was not
+run on is spoken of nowhere.
 
 - tests: `pytest -m gpu`.
 - steps: milliseconds a step of `fit` at the sizes of svi_step.py and larger ones: eager, a graph,
   compiled with CUDA graphs and without, in single precision, TensorFloat-32 and bfloat16; beside
-  PyTorch by hand, eager and under `torch.compile`, and NumPyro where it is installed, on the device
-  that its JAX finds. Medians of rounds, one way after the other.
+  PyTorch by hand, eager and under `torch.compile`, and NumPyro where it is installed and its JAX
+  finds the GPU. Medians of rounds, one way after the other.
 - diagnosis: `diagnose` of 500, 2,000 and 10,000 test rows of MNIST, after a short fit.
 - best_mnist: the preset for the time that is left, its one cycle of the rate as long as that, and
   log p(x) of test rows.
@@ -65,45 +66,29 @@ class Clock:
 
 
 def tests(options: argparse.Namespace, clock: Clock) -> None:
-    found = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "gpu",
-            "-n0",
-            "-p",
-            "no:cacheprovider",
-            "tests",
-        ],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
-    say(returncode=found.returncode, said=found.stdout.strip().splitlines()[-1:])
+    house = Path(__file__).parents[1]
+    files = [str(f) for f in house.glob("tests/test_*.py") if "mark.gpu" in f.read_text()]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n0", "-p", "no:cacheprovider"]
+    found = subprocess.run([*command, *files], cwd=house, capture_output=True, text=True)
+    said = [line for out in (found.stdout, found.stderr) for line in out.splitlines()[-1:]]
+    say(returncode=found.returncode, said=said)
 
 
 def steps(options: argparse.Namespace, clock: Clock) -> None:
     import svi_step
 
     svi_step.SIZES.update(_LARGER)
-    ways = list(_ways(options.device))
     sizes = [*svi_step.SIZES, svi_step.CONVOLUTIONAL]
     # The ways in their order of interest, at all sizes each, so that the last ones are cut short.
-    for way, build in ways:
+    for way, build in _ways(options.device):
         for size in sizes:
             if clock.left < 0:
                 return
             try:
                 say(size=size, way=way, **_timed(build(svi_step, size), clock))
             except Exception as error:
-                say(
-                    size=size,
-                    way=way,
-                    failed=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-                )
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                say(size=size, way=way, failed=said[:300])
             if options.device == "cuda":
                 torch.cuda.empty_cache()
 
@@ -157,26 +142,28 @@ def _ways(device: str) -> Iterator[tuple[str, Callable[[Any, str], tuple[Callabl
 
     def numpyro(scan: bool) -> Any:
         def build(svi_step: Any, size: str) -> tuple[Callable[[], Any], int]:
+            import jax
+
+            where = jax.devices()[0].platform
+            if where == "cpu" and device == "cuda":
+                raise OSError("JAX finds no GPU")
             setting = svi_step.Setting(size, _number(device, size))
             return svi_step.numpyro_by(scan)(setting), setting.steps
 
         return build
 
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     yield "fit, compiled", ours("compiled")
+    yield "fit, eager", ours("eager")
+    yield "PyTorch", by_hand(False)
     yield "PyTorch, compiled", by_hand(True)
     if importlib.util.find_spec("numpyro"):
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        import jax
-
-        where = jax.devices()[0].platform
-        yield f"NumPyro, update ({where})", numpyro(False)
-        yield f"NumPyro, scan ({where})", numpyro(True)
+        yield "NumPyro, scan", numpyro(True)
+        yield "NumPyro, update", numpyro(False)
     yield "fit, compiled, bf16", ours("compiled", "bf16")
     yield "fit, compiled, tf32", ours("compiled", "tf32")
     yield "fit, compiled, without CUDA graphs", ours("compiled", cuda_graphs=False)
     yield "fit, graph", ours("graph")
-    yield "fit, eager", ours("eager")
-    yield "PyTorch", by_hand(False)
 
 
 def _number(device: str, size: str) -> int:
@@ -188,7 +175,10 @@ def _timed(made: tuple[Callable[[], Any], int], clock: Clock) -> dict[str, Any]:
     """Milliseconds a step: the median, the quartiles and the number of rounds of two seconds."""
     run, number = made
     started = time.perf_counter()
-    run()  # records, compiles
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RuntimeWarning)  # such as that it is not compiled
+        run()  # records, compiles
     first = time.perf_counter() - started
     times: list[float] = []
     started = time.perf_counter()
@@ -204,6 +194,7 @@ def _timed(made: tuple[Callable[[], Any], int], clock: Clock) -> dict[str, Any]:
         "quartiles": [quartiles[0], quartiles[-1]],
         "rounds": len(times),
         "seconds_before": first,
+        **({"warned": [str(each.message)[:300] for each in told]} if told else {}),
     }
 
 
@@ -337,50 +328,55 @@ def best_mnist(options: argparse.Namespace, clock: Clock) -> None:
         )
 
 
-def run_part(name: str, options: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """What a part said in its time, in a process of its own."""
+def run_part(
+    name: str, options: argparse.Namespace, seconds: float, part: dict[str, Any], keep: Callable
+) -> None:
+    """Give a part its time, in a process of its own, and keep each thing that it says."""
     command = [sys.executable, __file__, "--part", name, "--seconds", str(seconds)]
     command += ["--device", options.device]
     if options.data_root:
         command += ["--data-root", str(options.data_root)]
     started = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    found: list[dict[str, Any]] = []
     errors: list[str] = []
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
 
     def read() -> None:
         for line in process.stdout or ():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-            print(f"  {line.strip()}", flush=True)
+            with suppress(ValueError):
+                said = json.loads(line)
+                if "whole" in said:
+                    part["cut_short"] = False
+                else:
+                    part["found"].append(said)
+                    print(f"  {line.strip()}", flush=True)
+                    keep()
 
     readers = [
-        threading.Thread(target=read),
-        threading.Thread(target=lambda: errors.extend(process.stderr or ())),
+        threading.Thread(target=read, daemon=True),
+        threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True),
     ]
-    for reader in readers:
-        reader.start()
     try:
+        for reader in readers:
+            reader.start()
         code = process.wait(max(1.0, seconds))
-        cut = "whole" not in {key for one in found for key in one}
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        code, cut = None, True
+        code = None
+    finally:  # also what it started, and when this process is stopped
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     for reader in readers:
-        reader.join()
-    result: dict[str, Any] = {
-        "seconds": time.monotonic() - started,
-        "cut_short": cut,
-        "found": [one for one in found if "whole" not in one],
-    }
+        reader.join(5)
+    part["seconds"] = time.monotonic() - started
     if code:
-        result["failed"] = [line.rstrip() for line in errors[-3:]]
-    return result
+        part["failed"] = [f"exit code {code}", *(line.rstrip() for line in errors[-3:])]
 
 
 def about(device: str) -> dict[str, Any]:
@@ -418,19 +414,26 @@ def main() -> None:
         return
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch finds no GPU here; --device cpu shows that all parts run")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     whole: dict[str, Any] = {**about(options.device), "budget": options.budget, "parts": {}}
-    shares = {name: PARTS[name] for name in options.parts}
-    for i, name in enumerate(shares):
-        left = options.budget - (time.monotonic() - started)
-        share = shares[name] / sum(list(shares.values())[i:])
-        print(f"{name}: at most {left * share:.0f} s", flush=True)
-        whole["parts"][name] = run_part(name, options, left * share)
+
+    def keep() -> None:
         whole["seconds"] = time.monotonic() - started
         if options.json:
             temporary = options.json.with_suffix(".partial")
             temporary.write_text(json.dumps(whole, indent=2) + "\n")
             temporary.replace(options.json)
+
+    keep()
+    shares = {name: PARTS[name] for name in options.parts}
+    for i, name in enumerate(shares):
+        left = options.budget - (time.monotonic() - started)
+        share = shares[name] / sum(list(shares.values())[i:])
+        print(f"{name}: at most {left * share:.0f} s", flush=True)
+        part = whole["parts"][name] = {"cut_short": True, "found": []}
+        run_part(name, options, left * share, part, keep)
+        keep()
     for name, part in whole["parts"].items():
         ended = "failed" if "failed" in part else "cut short" if part["cut_short"] else "whole"
         print(f"{name}: {ended}, {part['seconds']:.0f} s, {len(part['found'])} results")

@@ -119,7 +119,7 @@ def fit_by(engine: str) -> Callable[[Setting], Callable[[], Any]]:
 
         fabric = Fabric(accelerator="auto", devices=1)
         options = {"epochs": 10**6, "max_gradient_norm": 100.0, "engine": engine}
-        loop = Loop(ours(setting), Elbo(), fabric, **options)
+        loop = Loop(ours(setting), Elbo(), fabric, num_rows=len(setting.x), **options)
         rows, bar = Rows(setting.x).to(fabric.device), Progress(1, show=False).__enter__()
         return lambda: loop.run_epoch(rows, setting.batch, RATE, constant, bar)
 
