@@ -80,8 +80,8 @@ export function render({model}) {
   const sliders = new Map()
   const rack = make("div", {className: "sliders rack"})
   for (const {latent, low, high} of facts.latents) {
-    const input = make("input", {type: "range", id: `z${latent}`, min: low, max: high,
-      step: (high - low) / 200})
+    // Steps would round the latents that are not moved.
+    const input = make("input", {type: "range", id: `z${latent}`, min: low, max: high, step: "any"})
     const output = make("output", {htmlFor: `z${latent}`})
     input.addEventListener("input", () => { output.textContent = (+input.value).toFixed(2); ask() })
     sliders.set(String(latent), {input, output})
