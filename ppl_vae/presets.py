@@ -40,6 +40,8 @@ class Preset:
         What the source reports of other quantities, in words.
     precision
         Of matrix products and convolutions while it is fitted: ``"32"``, ``"tf32"`` or ``"bf16"``.
+        ``ppl-vae`` fits in ``"32"`` on a processor without instructions for bfloat16, which takes
+        several times as long in it.
 
     Examples
     --------

@@ -8,6 +8,14 @@ import torch
 from test_data import write_idx
 
 from ppl_vae import PRESETS, VAE, fit, log_evidence
+from ppl_vae.run.recipe import Recipe
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_preset_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, supported):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert Recipe.of_preset("best-mnist", device="cpu").precision == ("bf16" if supported else "32")
+    assert Recipe.of_preset("best-mnist", device="cpu", precision="bf16").precision == "bf16"
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -120,7 +120,7 @@ class Recipe:
         published = {
             "validation": 0.0,
             "num_samples": preset.num_samples,
-            "precision": preset.precision,
+            "precision": _at_hand(preset.precision, given.get("device", "auto")),
             **preset.fit,
         }
         return cls(**{**published, "choices": choices, "preset": name, **given})
@@ -182,3 +182,14 @@ class Recipe:
         steps = math.ceil(kept / batch_size)
         epochs = self.epochs or min(200, max(20, math.ceil(2000 / steps)))
         return replace(self, validation=validation, batch_size=batch_size, epochs=epochs)
+
+
+def _at_hand(precision: str, device: str) -> str:
+    """A preset's precision, or "32" on a processor that would work out bfloat16 in software."""
+    if precision != "bf16":
+        return precision
+    import torch
+
+    on_cpu = device == "cpu" or not (torch.cuda.is_available() or torch.mps.is_available())
+    fast = not on_cpu or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return precision if fast else "32"
