@@ -30,6 +30,8 @@ from ppl_vae import (
     sandwich,
     to_datatree,
 )
+from ppl_vae.workflow.refinement import local_normal, nuts
+from ppl_vae.workflow.verdict import missed
 from ppl_vae.workflow.weights.evidence import independent_log_prob
 
 SINGLE = dict(single_parts())
@@ -82,6 +84,15 @@ def test_each_part_is_fitted_alike_by_eager_and_recorded_steps(name):
     assert ends[1] == pytest.approx(ends[0], rel=1e-4)
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """Few steps and temperatures where checks have no option for them: all code runs, in less time."""
+    monkeypatch.setattr(local_normal, "_WINDOW", 5)
+    monkeypatch.setattr(local_normal, "_COOLING", 10)
+    monkeypatch.setattr(nuts, "_TEMPERATURES", (5, 5))
+    monkeypatch.setattr(missed, "_TEMPERATURES", 5)
+
+
 def calls(vae, x, covariates=None):
     """Every check, tree and picture, at toy size."""
     few = x[:6]
@@ -104,8 +115,8 @@ def calls(vae, x, covariates=None):
     yield lambda: amortization_gap(vae, few, num_samples=40, max_steps=25, **some, **quiet)
     yield lambda: refine(vae, few, rows="all", num_samples=40, max_steps=25, **some, **quiet)
     two = {} if covariates is None else {"covariates": covariates[:2]}
-    nuts = {"method": "nuts", "num_samples": 8, "num_warmup": 8, "num_chains": 2}
-    yield lambda: refine(vae, few[:2], rows="all", **nuts, **two, **quiet)
+    chains = {"method": "nuts", "num_samples": 5, "num_warmup": 5, "num_chains": 2, "max_steps": 5}
+    yield lambda: refine(vae, few[:2], rows="all", **chains, **two, **quiet)
     yield lambda: calibrate(vae, num_simulations=20, num_samples=9, **some, **quiet)
     yield lambda: predictive_check(vae, few, num_samples=10, **some, **quiet)
     if vae.missing:
@@ -133,6 +144,7 @@ def check_all(vae, x, covariates=None):
             call()
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", SINGLE)
 def test_each_part_goes_through_all_checks(name):
     check_all(*case(**SINGLE[name]))
@@ -151,6 +163,7 @@ def test_a_decoder_without_a_network_has_no_baseline():
         independent_log_prob(vae.decoder, x, x)
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", WRITTEN)
 def test_parts_as_users_write_them_go_through_all_checks(name):
     vae, x = WRITTEN[name]()
