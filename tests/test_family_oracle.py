@@ -46,7 +46,10 @@ def test_independent_normals_leave_it_open():
         "mixture:components=6",
         "vamp:components=30",
         "flow:univariate=spline,transforms=4,hidden=(32,)",
-        "flow:kind=autoregressive,univariate=spline,transforms=2,hidden=(32,)",
+        pytest.param(
+            "flow:kind=autoregressive,univariate=spline,transforms=2,hidden=(32,)",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_learned_prior_recovers_a_mixture(prior):

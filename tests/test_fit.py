@@ -516,7 +516,10 @@ def test_engines_end_alike_on_a_gpu(bits, engine):
     np.testing.assert_allclose(*ends, rtol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])
+# A processor without bfloat16 takes minutes over what is compiled for it.
+@pytest.mark.parametrize(
+    "engine", ["eager", "graph", pytest.param("compiled", marks=pytest.mark.slow)]
+)
 def test_bfloat16_ends_where_single_precision_does(bits, engine):
     ends = {}
     for precision in ("32-true", "bf16-mixed"):

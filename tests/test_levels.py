@@ -107,7 +107,9 @@ def test_numbers_between_levels_are_refused(digits):
         vae.check(digits * 0.9)
 
 
-@pytest.mark.parametrize("engine", ["eager", "graph", "compiled"])
+@pytest.mark.parametrize(
+    "engine", ["eager", "graph", pytest.param("compiled", marks=pytest.mark.slow)]
+)
 def test_every_engine_fits_levels(digits, engine):
     vae = VAE.from_config(VAEConfig.for_data(digits, hidden=(16,), latent_dim=2))
     result = fit(vae, digits[:256], epochs=3, batch_size=64, engine=engine, progress=False)

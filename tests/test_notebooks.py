@@ -29,7 +29,8 @@ def test_outputs_are_committed_whole_and_clean(path):
     assert path.stat().st_size < 1.5e6
 
 
-# Jupyter's own deprecations are not ours to mend.
+# .ci/run runs these after the others. Jupyter's own deprecations are not ours to mend.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_they_run(path, tmp_path, monkeypatch):

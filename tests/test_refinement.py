@@ -119,8 +119,12 @@ def test_svi_keeps_a_full_covariance_where_the_encoder_has_one():
 
 
 def _check_draws(oracle: LinearGaussian, x: torch.Tensor, tree: xr.DataTree) -> None:
-    """Means, variances and correlations within 6 Monte Carlo errors, R-hat below 1.01."""
-    assert tree.constant_data.r_hat.max() < 1.01
+    """Means, variances and correlations within 6 Monte Carlo errors; R-hat below its own noise.
+
+    R-hat of chains that agree is above one by a share that falls as one over their length: twice
+    what was seen of independent draws, 1.005 of 1000.
+    """
+    assert tree.constant_data.r_hat.max() < 1 + 10 / tree.posterior.sizes["draw"]
     mean, sd = (value.numpy() for value in oracle.posterior(x))
     covariance = torch.linalg.inv(oracle.posterior_precision).numpy()
     correlation = xr.DataArray(covariance / np.outer(sd, sd), dims=("latent", "other"))

@@ -47,6 +47,7 @@ def test_the_three_scales_start_as_the_same_distribution(digits):
     torch.testing.assert_close(elbos, [elbos[0]] * 3, rtol=1e-7, atol=0.0)
 
 
+@pytest.mark.slow
 def test_the_three_scales_end_within_noise_of_each_other(digits):
     """Five seeds each: the means differ by less than the spread between seeds.
 
