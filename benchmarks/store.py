@@ -43,7 +43,8 @@ def write(path: str, store: str, rank: int, world: int, what: str, draws: int) -
     started = time.perf_counter()
     options = {"num_samples": draws} if draws else {}
     if what == "diagnose":  # what is of some rows, however many there are, in short
-        options |= {"refined_rows": 1000, "annealed_rows": 5, "gap_rows": 5, "num_simulations": 100}
+        options |= {"max_samples": draws, "refined_rows": 200}
+        options |= {"annealed_rows": 5, "gap_rows": 5, "num_simulations": 100}
     known = {"encode": encode, "judge": judge_rows, "draw": sample_posterior, "diagnose": diagnose}
     of = known[what]
     of(vae, rows, store=place, progress=False, **options)

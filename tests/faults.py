@@ -1,6 +1,6 @@
-"""Faults under load: corrupted files of every format, and fits that are killed at any moment.
+"""Faults under load: corrupted files, and fits that are killed or lose their disk or their folder.
 
-    python tests/faults.py --files 1000 --kills 30
+    python tests/faults.py --files 1000 --kills 30 --losses 6
 
 ends with exit code 0 if nothing was lost, nothing hung, and no file took more than 1 GB to refuse.
 """
@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,16 @@ def done_in(folder: Path) -> int:
     return max(found)
 
 
+def begun(folder: Path, *more: str) -> subprocess.Popen[str]:
+    """A fit that has kept an epoch more than was kept before, or has ended."""
+    before, until = done_in(folder), time.monotonic() + 1200
+    process = command("fit", "x.npy", *FIT, *more, folder=folder)
+    while done_in(folder) <= before and process.poll() is None:
+        assert time.monotonic() < until, "a fit hung"
+        time.sleep(0.005)
+    return process
+
+
 def killed_fits(folder: Path, kills: int, *, seed: int = 0) -> Iterator[tuple[str, int]]:
     """Stop a fit again and again, and go on; say by what, and the epochs that were kept.
 
@@ -201,14 +212,9 @@ def killed_fits(folder: Path, kills: int, *, seed: int = 0) -> Iterator[tuple[st
         that of the signal.
     """
     rng = np.random.default_rng(seed)
-    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(400, 6)))
     before, stops = 0, 0
     while stops < kills:
-        process = command("fit", "x.npy", *FIT, *(["--resume"] if before else []), folder=folder)
-        until = time.monotonic() + 300
-        while done_in(folder) <= before and process.poll() is None:
-            assert time.monotonic() < until, "a fit hung"
-            time.sleep(0.005)
+        process = begun(folder, *(["--resume"] if before else []))
         time.sleep(float(rng.uniform(0, 0.3)))
         name = ("SIGKILL", "SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")[stops % 5]
         process.send_signal(getattr(signal, name))
@@ -229,9 +235,36 @@ def killed_fits(folder: Path, kills: int, *, seed: int = 0) -> Iterator[tuple[st
         yield name, kept
 
 
-def _clear(folder: Path) -> None:
-    import shutil
+def bereft_fits(folder: Path, losses: int) -> Iterator[str]:
+    """Let the disk be full, or the folder gone, in mid-fit, in turn; say what came of it.
 
+    Raises
+    ------
+    AssertionError
+        If what was kept is lost, a message has more than one line, or a fit cannot be made after.
+    """
+    for i in range(losses):
+        process, kept, full = begun(folder), 0, i % 2 == 0
+        if full:  # no file grows beyond this
+            unlimited = resource.RLIM_INFINITY
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2000, unlimited))
+            kept = done_in(folder)
+        else:
+            shutil.rmtree(folder / "run.partial", ignore_errors=True)
+        _, error = process.communicate()
+        name = "a full disk" if full else "a deleted folder"
+        if not full and process.returncode == 0:  # it was made again
+            assert (folder / "run").exists(), "a fit that ended well is not there"
+        else:
+            assert (process.returncode, error.count("\n")) == (2, 1), (name, error)
+            assert done_in(folder) >= kept > 0 or not full, f"{kept} epochs were kept before {name}"
+        if full:
+            finished(folder, "--resume")
+        _clear(folder)
+        yield f"{name}: exit code {process.returncode} {error.strip()}"
+
+
+def _clear(folder: Path) -> None:
     for name in ("run", "run.partial"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -252,6 +285,7 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--losses", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -259,17 +293,23 @@ def main() -> None:
         counts = read_corrupted(Path(name), options.files, seed=options.seed)
         more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6 - before
         assert "refused without a word" not in counts, counts
-        print(f"{options.files} corrupted files: {dict(counts)}, {more:.2f} GB more at most")
+        print(
+            f"{options.files} corrupted files: {dict(counts)}, {more:.2f} GB more at most",
+            flush=True,
+        )
         assert more < 1.0, "a corrupted file took too much memory"
     with tempfile.TemporaryDirectory() as name:
         folder, stops = Path(name), Counter[str]()
+        np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(400, 6)))
         for how, kept in killed_fits(folder, options.kills, seed=options.seed):
             stops[how] += 1
             print(f"{how} after {kept} epochs", flush=True)
         resumed = finished(folder, *(["--resume"] if done_in(folder) else []))
         whole = finished(folder)
         assert all(torch.equal(whole[key], value) for key, value in resumed.items())
-        print(f"stopped by {dict(stops)}, and ended at the same weights as without")
+        print(f"stopped by {dict(stops)}, and ended at the same weights as without", flush=True)
+        for said in bereft_fits(folder, options.losses):
+            print(said, flush=True)
 
 
 if __name__ == "__main__":
