@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyro
 import torch
 
 # Parts in their order, with the share of the time that each may take.
@@ -84,6 +85,7 @@ def steps(options: argparse.Namespace, clock: Clock) -> None:
         for size in sizes:
             if clock.left < 0:
                 return
+            pyro.clear_param_store()  # which holds the VAE of the way before
             try:
                 say(size=size, way=way, **_timed(build(svi_step, size), clock))
             except Exception as error:
@@ -381,8 +383,6 @@ def run_part(
 
 def about(device: str) -> dict[str, Any]:
     """What the numbers are of."""
-    import pyro
-
     cuda = device == "cuda"
     return {
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or "cpu",
