@@ -167,7 +167,7 @@ class AmortizedModel(nn.Module, abc.ABC):
         """
         given = None
         if covariates is not None:
-            given = as_tensor(covariates).to(self.like)
+            given = as_tensor(covariates, "covariates").to(self.like)
             given = given[torch.arange(size, device=given.device) % len(given)]
         z = draw(self.prior_at(given), rows=size)  # (row, latent)
         return z, self.replicate(z, given), given

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .tensors import as_tensor
+
 # What a path may lead to.
 _SUFFIXES = (".npy", ".zarr", ".parquet")
 
@@ -193,7 +195,7 @@ class DatasetRows(RowsInParts):
                 f"x is a {type(self._dataset).__name__} whose items are of type "
                 f"{type(item).__name__}; they have to be tensors, or tuples that begin with one"
             )
-        return item.numpy(force=True) if isinstance(item, torch.Tensor) else item
+        return as_tensor(item).numpy(force=True)
 
 
 def opened(x: Any) -> Any:

@@ -166,9 +166,9 @@ class Rows:
         if covariates is not None:
             if self._covariates is not None:
                 raise ValueError("covariates were given twice: the rows have some; leave them out")
-            self._covariates = as_tensor(covariates)
+            self._covariates = as_tensor(covariates, "covariates")
         if weights is not None:
-            self._weights = checked_weights(as_tensor(weights), len(self._index))
+            self._weights = checked_weights(as_tensor(weights, "row_weights"), len(self._index))
         if binarize == "static":
             self._draw_bits(seed)
         if binarize != "none":

@@ -25,6 +25,10 @@ import torch
 from torch import Tensor
 
 from .parts import RowsInParts, opened, rows_together
+from .tensors import as_tensor, check_dtype
+
+# Up to here whole numbers are exact in single precision.
+_EXACT = 2**24
 
 
 class ArrayLike(Protocol):
@@ -42,18 +46,18 @@ def source_of(x: Any) -> Tensor | ArrayLike:
     Parameters
     ----------
     x
-        A tensor; a NumPy array, of whole numbers too; a DataFrame of pandas or polars, in which a
-        missing entry is NaN or null; what ``load_data`` returns; a memory map, a zarr array, or
-        anything else with a shape, a dtype and slicing; the path of a .npy file, of a zarr array
-        (.zarr) or of Parquet (.parquet), which are read as they are needed; a data set of torch, or
-        a DataLoader, of which the data set is taken.
+        A tensor; a NumPy array, of whole numbers too, in which a masked entry is missing; a
+        DataFrame of pandas or polars, in which a missing entry is NaN or null; what ``load_data``
+        returns; a memory map, a zarr array, or anything else with a shape, a dtype and slicing; the
+        path of a .npy file, of a zarr array (.zarr) or of Parquet (.parquet), which are read as
+        they are needed; a data set of torch, or a DataLoader, of which the data set is taken.
 
     Raises
     ------
     TypeError
-        If it is none of these, or a table with columns that hold no numbers.
+        If it is none of these, sparse, or a table with columns that hold no numbers.
     ValueError, OSError
-        If a file is not what its path says, or is not there.
+        If it holds no real numbers, or a file is not what its path says, or is not there.
 
     Examples
     --------
@@ -65,13 +69,17 @@ def source_of(x: Any) -> Tensor | ArrayLike:
     x = opened(x)
     if hasattr(x, "columns") and hasattr(x, "to_numpy"):
         x = _numbers(x)
-    if isinstance(x, Tensor):
-        return x
+    sparse = hasattr(x, "toarray") or hasattr(x, "todense")
+    if isinstance(x, Tensor) or sparse:
+        return as_tensor(x)
     if isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
         tensor = as_tensor(x)
-        whole = not tensor.is_floating_point() and tensor.dtype != torch.uint8
-        return tensor.to(torch.get_default_dtype()) if whole else tensor
+        if tensor.is_floating_point() or tensor.dtype == torch.uint8:
+            return tensor
+        large = tensor.dtype.itemsize > 2 and bool((tensor.double().abs() > _EXACT).any())
+        return tensor.to(torch.float64 if large else torch.get_default_dtype())
     if all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")):
+        check_dtype(x.dtype)
         return x
     raise TypeError(
         f"x is a {type(x).__name__}; pass rows as a torch.Tensor, a NumPy or zarr array, a "
@@ -111,8 +119,9 @@ def _numbers(table: Any) -> np.ndarray:
         column = table.iloc[:, i] if hasattr(table, "iloc") else table[name]
         values = column.to_numpy()
         try:
-            if values.dtype.kind in "mM":
-                raise TypeError  # NumPy would count nanoseconds
+            if values.dtype.kind in "mMc":
+                # NumPy would count nanoseconds, and leave imaginary parts out.
+                raise TypeError
             try:
                 numbers = np.asarray(values, dtype=np.float64)
             except (TypeError, ValueError):
@@ -125,16 +134,6 @@ def _numbers(table: Any) -> np.ndarray:
             ) from None
         columns.append(numbers)
     return np.stack(columns, 1) if columns else np.empty((len(table), 0))
-
-
-def as_tensor(array: Any) -> Tensor:
-    """An array as a tensor of the same numbers, which shares its memory where torch can."""
-    if isinstance(array, Tensor):
-        return array
-    array = np.asarray(array)
-    # torch knows neither other byte orders, nor steps backwards, nor memory that must not change.
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def read(source: Tensor | ArrayLike, rows: slice | Tensor) -> Tensor:
@@ -168,9 +167,12 @@ def _decoding(source: ArrayLike) -> Iterator[None]:
         raise OSError(f"rows of {source!r} cannot be read: {error}") from error
 
 
-def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
+def check_rows(
+    x: Tensor, name: str = "x", *, intensities: bool = True, dtype: torch.dtype | None = None
+) -> None:
     """Refuse what no VAE could describe, whatever its shape and likelihood.
 
+    ``dtype`` is that of the model, by default torch's default, in which numbers have to be finite.
     With ``intensities``, bytes of which none is above 1 are refused too: they are rather zeros and
     ones. Of rows for a model that knows what its bytes are, all may be dark.
 
@@ -180,7 +182,8 @@ def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
         If ``x`` is no tensor.
     ValueError
         If its dtype is neither floating point nor uint8, or it has no rows or no entries,
-        infinite values, or rows in which every entry is missing.
+        infinite values or such as are too large for the model's precision, or rows in which every
+        entry is missing.
 
     Examples
     --------
@@ -194,6 +197,7 @@ def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
         raise TypeError(
             f"{name} is a {type(x).__name__}; pass a torch.Tensor, such as torch.as_tensor({name})"
         )
+    as_tensor(x, name)
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise ValueError(
             f"{name} has dtype {x.dtype}; accepted are floating point, with NaN for missing "
@@ -211,6 +215,16 @@ def check_rows(x: Tensor, name: str = "x", *, intensities: bool = True) -> None:
                 f"pass {name}.float() if these are zeros and ones"
             )
         return
+    dtype = dtype or torch.get_default_dtype()
+    if torch.finfo(x.dtype).max > (largest := torch.finfo(dtype).max):
+        large = ((x > largest) | (x < -largest)) & x.isfinite()
+        if large.any():
+            row = int(large.flatten(1).any(1).nonzero()[0])
+            raise ValueError(
+                f"{name} has numbers beyond the largest of {dtype}, {largest:.3g}, such as "
+                f"{x[large][0].item():.3g} in row {row}; divide them by a constant, as in another "
+                "unit, or take their logarithms"
+            )
     if not x.isfinite().all():
         rows = x.flatten(1)
         infinite = rows.isinf().any(1).nonzero().flatten()

@@ -24,6 +24,7 @@ from .renamed import renamed
 from .rows import check_rows, to_float
 from .saving import read_vae, write_vae
 from .sources import in_memory
+from .tensors import as_tensor
 
 
 class VAE(AmortizedModel):
@@ -229,14 +230,16 @@ class VAE(AmortizedModel):
             If ``x`` has the wrong type, dtype, shape or range, missing entries where this VAE
             accepts none, or ``covariates`` does not fit.
         """
-        check_rows(x, name, intensities=False)
+        check_rows(x, name, intensities=False, dtype=self.like.dtype)
         self._size(x, covariates, None, name=name)
-        if covariates is not None and not covariates.isfinite().all():
-            row = (~covariates.isfinite()).flatten(1).any(1).nonzero()[0].item()
-            raise ValueError(
-                f"covariates has NaN or infinite values, the first in row {row}; correct these, or "
-                "leave the rows out"
-            )
+        if covariates is not None:
+            wrong = ~as_tensor(covariates, "covariates").to(self.like.dtype).isfinite()
+            if wrong.any():
+                row = wrong.flatten(1).any(1).nonzero()[0].item()
+                raise ValueError(
+                    f"covariates has NaN or infinite values, the first in row {row} (as "
+                    f"{self.like.dtype}); correct these, or leave the rows out"
+                )
         support = getattr(self.decoder, "support", None)
         for start in range(0, len(x), 4096):  # a slice at a time, so that uint8 stays small
             values = to_float(x[start : start + 4096])
@@ -326,11 +329,8 @@ class VAE(AmortizedModel):
         """Rows in the precision of the parameters, bytes as intensities, as in :func:`fit`."""
         if x is None:
             return None
-        if not isinstance(x, Tensor):
-            x = in_memory(x).to(self.like.device)
-        if x.dtype == self.like.dtype:
-            return x
-        return to_float(x, self.like.dtype)
+        x = in_memory(x) if isinstance(x, Tensor) else in_memory(x).to(self.like.device)
+        return x if x.dtype == self.like.dtype else to_float(x, self.like.dtype)
 
     def _register(self, *parts: str) -> None:
         """Put the parts' parameters into Pyro's param store, as ``pyro.module`` does."""

@@ -19,6 +19,7 @@ FLOORS = (
         "processor",
         "processes",
         "distributions",
+        "tensors",
     ),
     ("ahead", "parts"),
     ("intensities", "sources", "sink", "store"),

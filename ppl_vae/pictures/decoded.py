@@ -321,7 +321,7 @@ def _one_row(vae: AmortizedModel, covariates: Tensor | None) -> Tensor | None:
         return None
     if len(covariates) != 1:
         raise ValueError(f"covariates has {len(covariates)} rows; pass one, such as covariates[:1]")
-    return as_tensor(covariates).to(vae.like)
+    return as_tensor(covariates, "covariates").to(vae.like)
 
 
 def checked_pair(vae: AmortizedModel, which: tuple[int, int] | None) -> list[int] | None:

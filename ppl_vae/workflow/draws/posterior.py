@@ -310,7 +310,7 @@ def sample_prior(
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
-    given = None if covariates is None else as_tensor(covariates).to(vae.like)
+    given = None if covariates is None else as_tensor(covariates, "covariates").to(vae.like)
     with evaluating(vae, seed):
         prior = vae.prior_at(given)
         z = draw(prior, (num_samples,), rows=None if given is None else len(given))

@@ -80,7 +80,7 @@ def simulate(
 
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}; pass at least 1")
-    given = None if covariates is None else as_tensor(covariates)
+    given = None if covariates is None else as_tensor(covariates, "covariates")
     size = rows_within_budget(vae.event_shape, chunk_rows=chunk_rows)
     variables = {
         "z": Variable("z", ("row", "latent")),

@@ -164,7 +164,7 @@ def _shown(vae: AmortizedModel, data: Rows, as_if: Any) -> Tensor | None:
     if as_if is None:
         return None
     width = None if data.covariates is None else data.covariates.shape[-1]
-    shown = torch.atleast_2d(as_tensor(as_if).to(vae.like))
+    shown = torch.atleast_2d(as_tensor(as_if, "as_if").to(vae.like))
     if width is None or shown.shape[-1] != width or len(shown) not in (1, len(data)):
         raise ValueError(
             f"as_if has shape {tuple(shown.shape)}, and the rows have "
