@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["VAEImputer", "VAETransformer"]
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from .config import VAEConfig
 from .inference.fit import fit
+from .sizes import passes_for
 from .sources import as_tensor
 from .vae import VAE
 from .workflow.draws.posterior import evaluating, posterior_means
@@ -29,9 +29,6 @@ from .workflow.weights.evidence import log_evidence
 
 if TYPE_CHECKING:
     import xarray as xr
-
-# About so many steps are taken, in so many passes over the rows.
-_STEPS, _FEWEST_EPOCHS, _MOST_EPOCHS = 2000, 20, 200
 
 
 class _VAEEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -97,11 +94,10 @@ class _VAEEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         self.vae_ = VAE.from_config(config, seed=self.seed_)
         size = self.batch_size or min(len(seen), 128, max(16, len(seen) // 10))
-        steps = math.ceil(len(seen) / size)
         self.result_ = fit(
             self.vae_,
             seen,
-            epochs=self.epochs or min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, math.ceil(_STEPS / steps))),
+            epochs=self.epochs or passes_for(len(seen), size),
             batch_size=size,
             objective=self.objective,
             learning_rate=self.learning_rate,
@@ -143,7 +139,7 @@ class VAEImputer(OneToOneFeatureMixin, _VAEEstimator):  # type: ignore[misc]
         As in :func:`~ppl_vae.fit`; by default the MIWAE bound, and a tenth of the rows but from 16
         to 128.
     epochs
-        By default about 2,000 steps, but from 20 to 200 passes.
+        By default about 2,000 steps, or 4,000 of fewer than 1,000 rows, but 20 passes or more.
     num_samples
         Importance draws for each row.
     random_state

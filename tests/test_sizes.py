@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ppl_vae import VAEConfig
-from ppl_vae.sizes import latents_for
+from ppl_vae.sizes import latents_for, passes_for
 
 
 @pytest.mark.parametrize("columns", [6, 8, 11, 13, 30, 56])
@@ -30,3 +30,11 @@ def test_sizes_of_tables_and_images():
     wide = VAEConfig.for_data(torch.randn(40, 120))
     assert (wide.latent_dim, wide.hidden) == (50, (500, 500))
     assert VAEConfig.for_data(x[:9], latent_dim=3, hidden=(5,)).hidden == (5,)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "passes"),
+    [(20, 16, 400), (999, 99, 364), (1000, 100, 200), (4000, 128, 63), (10**6, 128, 20)],
+)
+def test_small_tables_are_gone_through_more_often(rows, batch_size, passes):
+    assert passes_for(rows, batch_size) == passes

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..presets import PRESETS
+from ..sizes import passes_for
 
 # Precisions of matrix products and convolutions, and Fabric's names for them.
 PRECISIONS: Mapping[str, Any] = {"32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
@@ -36,7 +37,7 @@ class Recipe:
     choices
         Fields of :class:`~ppl_vae.VAEConfig` to set rather than choose from the data.
     epochs
-        None for about 2,000 steps, but from 20 to 200 passes.
+        None for about 2,000 steps, or 4,000 of fewer than 1,000 rows, but for 20 passes or more.
     batch_size
         None for a tenth of the rows, but from 16 to 128.
     validation
@@ -179,8 +180,7 @@ class Recipe:
         kept = rows - round(rows * validation)
         # Small tables need smaller batches to be gone through in enough steps.
         batch_size = self.batch_size or min(kept, 128, max(16, kept // 10))
-        steps = math.ceil(kept / batch_size)
-        epochs = self.epochs or min(200, max(20, math.ceil(2000 / steps)))
+        epochs = self.epochs or passes_for(kept, batch_size)
         return replace(self, validation=validation, batch_size=batch_size, epochs=epochs)
 
 
