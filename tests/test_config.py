@@ -134,7 +134,7 @@ def test_data_that_say_nothing_are_refused(x, message):
 
 def test_constant_columns_are_named():
     x = torch.tensor([[1.5, 2.0], [2.5, 2.0]])
-    with pytest.raises(ValueError, match=r"\['width'\].*drop these features"):
+    with pytest.raises(ValueError, match=r"\['width'\].*drop these features \(--drop width\)"):
         VAEConfig.for_data(x, feature_names=("height", "width"))
 
 

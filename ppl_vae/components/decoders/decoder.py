@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["DECODERS", "Decoder", "located", "observed_values", "varying"]
 
 import abc
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -225,10 +226,12 @@ def varying(
     """
     constant: list[Any] = constant_features(x)
     if constant:
+        how = ""
         if feature_names is not None:
             constant = [feature_names[i] for i in constant]
+            how = f" ({' '.join(f'--drop {shlex.quote(str(name))}' for name in constant[:10])})"
         raise ValueError(
             f"x never varies in features {constant[:10]}, so that a {likelihood} likelihood has no "
-            "scale there; drop these features"
+            f"scale there; drop these features{how}"
         )
     return located(x)
