@@ -164,6 +164,16 @@ REFUSED = {
         {},
         "'0%' in line 2 .*number with its unit",
     ),
+    "currencies": (
+        "w;b\n" + "".join(f"1.23{i},50 €;{i}\n" for i in range(9)),
+        {},
+        "'1.230,50 €' in line 2 .*number with its unit",
+    ),
+    "degrees": (
+        "w,b\n" + "".join(f"{i % 3} °C,{i}\n" for i in range(9)),
+        {},
+        "'0 °C' in line 2 .*number with its unit",
+    ),
     "one level": ("a,b\n1,x\n2,x\n3,\n", {}, "'x' in line 2 .*is its only value"),
     "a day or a month": (
         "d,b\n3/4/2021,1\n5/6/2021,2\n",

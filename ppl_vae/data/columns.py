@@ -33,7 +33,8 @@ _NAMES = 0.8
 # Different whole numbers of a column of which it is said that they may be codes.
 _FEW = 12
 _WITH_UNIT = re.compile(
-    r"([^\w\s.,+-]?) ?[-+]?\d[\d.,]*(?:e[-+]?\d+)? ?([^\W\d]{0,4}[%°²³]?)", re.I
+    r"([^\w\s.,+-]?) ?[-+]?\d[\d.,]*(?:e[-+]?\d+)? ?([^\w\s.,+-]?[^\W\d]{0,4}[^\w\s.,+-]?)",
+    re.I,
 )
 _DOMAINS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
     "count": (lambda v: (v >= 0) & (v == np.round(v)), "whole numbers of at least 0"),
