@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     parser.add_argument("--data-root", default=os.environ.get("PPL_VAE_DATA", "../shared/data"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument(
         "--validation", type=float, default=0.0, help="of rows, held out of the fit"
     )

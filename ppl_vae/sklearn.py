@@ -139,7 +139,7 @@ class VAEImputer(OneToOneFeatureMixin, _VAEEstimator):  # type: ignore[misc]
         As in :func:`~ppl_vae.fit`; by default the MIWAE bound, and a tenth of the rows but from 16
         to 128.
     epochs
-        By default about 2,000 steps, or 4,000 of fewer than 1,000 rows, but 20 passes or more.
+        By default about 2,000 steps, but from 20 to 200 passes.
     num_samples
         Importance draws for each row.
     random_state

@@ -196,7 +196,7 @@ def fit(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the rows; 20 to 400 by their number if not given.",
+            help="Passes over the rows; 20 to 200 by their number if not given.",
             rich_help_panel=FIT,
         ),
     ] = None,

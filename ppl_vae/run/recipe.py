@@ -37,7 +37,7 @@ class Recipe:
     choices
         Fields of :class:`~ppl_vae.VAEConfig` to set rather than choose from the data.
     epochs
-        None for about 2,000 steps, or 4,000 of fewer than 1,000 rows, but for 20 passes or more.
+        None for about 2,000 steps, but from 20 to 200 passes.
     batch_size
         None for a tenth of the rows, but from 16 to 128.
     validation
