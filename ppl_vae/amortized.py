@@ -51,6 +51,9 @@ class AmortizedModel(nn.Module, abc.ABC):
     missing_at_random
         Whether it leaves them out as if nothing followed from their being missing; false of a model
         of why entries are missing, such as the likelihood ``self_masking``.
+    table
+        What the columns of the rows of the fit are, by which other tables are read: a ``Table`` of
+        their names, levels and codings; None of rows without names.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class AmortizedModel(nn.Module, abc.ABC):
     latent_names: tuple[str, ...]
     missing: bool = False
     missing_at_random: bool = True
+    table: Any = None
     model: Callable[..., Any]
     guide: Callable[..., Any]
 

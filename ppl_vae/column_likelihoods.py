@@ -1,15 +1,16 @@
-"""Which likelihood each column of a table gets, by what its cells are."""
+"""Which likelihood suits rows of data, and each column of a table, and why."""
 
 from __future__ import annotations
 
-__all__ = ["likelihoods_of", "mixes"]
+__all__ = ["likelihood_for", "likelihoods_of", "mixes"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from .components.decoders import DECODERS, MixedDecoder
+from .components.decoders import DECODERS, CountsDecoder, Decoder, MixedDecoder
+from .components.decoders.counts import if_pixels
 from .components.registry import Choice
 from .data.kinds import ColumnKind
 
@@ -25,6 +26,40 @@ _LIKELIHOODS = {
 }
 # All columns of one of these are described by a plain likelihood.
 _PLAIN = {"binary", "count", "real"}
+
+
+def likelihood_for(
+    x: Tensor,
+    kinds: Sequence[ColumnKind],
+    feature_names: Sequence[str] | None,
+    choices: dict[str, Any],
+) -> tuple[str, dict[str, Any], str]:
+    """The likelihood of rows, the options that describe them, and why it was chosen, in words.
+
+    Of what the caller chose, ``choices``, it is that one. The likelihood ``"mixed"`` becomes one
+    of these, as its options are described here.
+
+    Raises
+    ------
+    ValueError
+        If no likelihood accepts the rows, or the one that was chosen cannot describe them.
+    """
+    if mixes(kinds, choices.get("likelihood"), choices.get("likelihood_options", {})):
+        columns, described, reason = likelihoods_of(kinds, x)
+        likelihood, described["columns"] = "mixed", columns
+        choices["likelihood"] = "mixed"
+    elif "likelihood" in choices:
+        likelihood, reason = Choice.of(choices["likelihood"]).name, "the caller chose it"
+        described = DECODERS.get(likelihood, Decoder).describes(x, feature_names) or {}
+    else:
+        likelihood, described, against = _first_that_describes(x, feature_names)
+        held = DECODERS[likelihood].accepts
+        if "levels" in described:
+            held = f"intensities on {described['levels']} levels"
+        reason = f"the narrowest that fits: the data hold {held}{against}"
+    if issubclass(DECODERS.get(likelihood, Decoder), CountsDecoder):
+        reason += if_pixels(x, chosen="likelihood" in choices)
+    return likelihood, dict(described), reason
 
 
 def mixes(kinds: Sequence[ColumnKind], likelihood: Any, options: Mapping[str, Any]) -> bool:
@@ -80,3 +115,21 @@ def likelihoods_of(
     )
     described = MixedDecoder.describes(x) or {}
     return tuple(chosen), described, f"columns are of several kinds: {said}"
+
+
+def _first_that_describes(
+    x: Tensor, feature_names: Sequence[str] | None
+) -> tuple[str, dict[str, Any], str]:
+    """The likelihood, its options, and what spoke against narrower ones, in words."""
+    against = ""
+    for name, decoder in DECODERS.items():
+        described = decoder.describes(x, feature_names)
+        if described is None:
+            continue
+        reason = decoder.unsuitable(x, feature_names)
+        if reason is None:
+            return name, dict(described), against
+        against += f"; {reason}" if reason else ""
+    raise ValueError(
+        f"x holds values that no likelihood accepts; there are {', '.join(map(repr, DECODERS))}"
+    )

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from .column_likelihoods import likelihoods_of, mixes
-from .components.decoders import DECODERS, CountsDecoder, Decoder, MixedDecoder
-from .components.decoders.counts import if_pixels
+from .column_likelihoods import likelihood_for
+from .components.decoders import DECODERS, Decoder, MixedDecoder
 from .components.encoders import ENCODERS, Encoder
 from .components.inputs import Inputs, TableInputs
 from .components.networks import INITIALIZATIONS, NETWORKS
 from .components.priors import PRIORS, Prior
 from .components.registry import Choice, Registry
-from .data.frames import coded_frame, is_frame
+from .data.dataset import Dataset
+from .data.precision import in_single_precision
+from .data.table import Table, by_table, table_of
 from .rows import check_rows, to_float
 from .sizes import hidden_for, latents_for
 from .sources import covariates_beside, in_memory
@@ -75,6 +76,9 @@ class VAEConfig(BaseModel):
         Whether rows may have missing entries (NaN).
     reason
         Why :meth:`for_data` chose this likelihood.
+    table
+        The columns of the rows: names, levels, and codings of covariates, by which other tables
+        are read. None of rows without names.
 
     Raises
     ------
@@ -105,6 +109,7 @@ class VAEConfig(BaseModel):
     spread: float | tuple[float, ...] = 1.0
     missing: bool = False
     reason: str = ""
+    table: Table | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -227,37 +232,24 @@ class VAEConfig(BaseModel):
         >>> config.likelihood, config.reason
         ('continuous_bernoulli', 'the narrowest that fits: the data hold values in [0, 1]')
         """
-        x = coded_frame(x)
-        if feature_names is None and hasattr(x, "feature_names"):
-            feature_names = x.feature_names
-        elif feature_names is None and is_frame(x):
-            feature_names = [str(name) for name in x.columns]
-        beside = covariates_beside(x)
+        x = by_table(x, None)
+        beside, table = covariates_beside(x), table_of(x)
         if beside is not None:
             choices.setdefault("covariate_dim", beside.shape[1])
-        kinds = (getattr(x, "columns", None) if hasattr(x, "feature_names") else None) or ()
-        codings = getattr(x, "codings", ()) if beside is not None else ()
-        x = in_memory(x)
+        x, warned = in_memory(x), isinstance(x, Dataset)
         check_rows(x)
+        if table is None and feature_names is not None and x.shape[1:] == (len(feature_names),):
+            table = Table(tuple(map(str, feature_names)))
+        kinds, codings = (table.columns or (), table.codings) if table else ((), ())
+        if feature_names is None and table:
+            feature_names = table.names
+        if x.dtype.itemsize > torch.get_default_dtype().itemsize and not warned:
+            in_single_precision(x.numpy(force=True), "x", names=feature_names)
         if len(x) < 2:
             raise ValueError("x has 1 row; a VAE describes how rows differ: pass at least 2")
         event_shape = tuple(x.shape[1:])
-        if mixes(kinds, choices.get("likelihood"), choices.get("likelihood_options", {})):
-            columns, described, reason = likelihoods_of(kinds, x)
-            likelihood, described["columns"] = "mixed", columns
-            choices["likelihood"] = "mixed"
-        elif "likelihood" in choices:
-            likelihood, reason = Choice.of(choices["likelihood"]).name, "the caller chose it"
-            described = DECODERS.get(likelihood, Decoder).describes(x, feature_names) or {}
-        else:
-            likelihood, described, against = _first_that_describes(x, feature_names)
-            held = DECODERS[likelihood].accepts
-            if "levels" in described:
-                held = f"intensities on {described['levels']} levels"
-            reason = f"the narrowest that fits: the data hold {held}{against}"
+        likelihood, described, reason = likelihood_for(x, kinds, feature_names, choices)
         known = DECODERS.get(likelihood, Decoder)
-        if issubclass(known, CountsDecoder):
-            reason += if_pixels(x, chosen="likelihood" in choices)
         given = Choice.of(choices.get("likelihood", likelihood)).options
         given = {**choices.get("likelihood_options", {}), **given}
         described = {**described, **known.completed(given, x, codings)}
@@ -268,6 +260,7 @@ class VAEConfig(BaseModel):
             "likelihood": likelihood,
             "missing": x.is_floating_point() and bool(x.isnan().any()),
             "reason": reason,
+            "table": table,
             **{name: described.pop(name) for name in ("center", "spread") if name in described},
         }
         if described:
@@ -373,24 +366,6 @@ class VAEConfig(BaseModel):
                 )
             where[name] = given.reshape(self.event_shape) if given.dim() else given
         return where
-
-
-def _first_that_describes(
-    x: Tensor, feature_names: Sequence[str] | None
-) -> tuple[str, dict[str, Any], str]:
-    """The likelihood, its options, and what spoke against narrower ones, in words."""
-    against = ""
-    for name, decoder in DECODERS.items():
-        described = decoder.describes(x, feature_names)
-        if described is None:
-            continue
-        reason = decoder.unsuitable(x, feature_names)
-        if reason is None:
-            return name, dict(described), against
-        against += f"; {reason}" if reason else ""
-    raise ValueError(
-        f"x holds values that no likelihood accepts; there are {', '.join(map(repr, DECODERS))}"
-    )
 
 
 def _with_tuples(value: Any) -> Any:

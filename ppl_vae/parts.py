@@ -111,7 +111,7 @@ class ParquetRows(RowsInParts):
                 )
         single = all(schema.field(name).type == pyarrow.float32() for name in names)
         self.dtype = np.dtype(np.float32 if single else np.float64)
-        self._columns = names
+        self.names = names
         groups = [
             (file, group, file.metadata.row_group(group).num_rows)
             for file in self._files
@@ -136,10 +136,8 @@ class ParquetRows(RowsInParts):
         last = self._last
         if last is None or last[0] != index:
             file, group = self._groups[index]
-            table = file.read_row_group(group, columns=self._columns)
-            columns = [
-                np.asarray(table[name].to_numpy(), dtype=self.dtype) for name in self._columns
-            ]
+            table = file.read_row_group(group, columns=self.names)
+            columns = [np.asarray(table[name].to_numpy(), dtype=self.dtype) for name in self.names]
             last = index, np.stack(columns, 1)
             self._last = last
         return last[1]

@@ -7,7 +7,6 @@ __all__ = ["Batch", "Rows", "binarize", "check_rows", "rows_within_budget", "to_
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .ahead import ahead
-from .data.frames import coded_frame
+from .budget import rows_within_budget
+from .data.table import Table, by_table, table_of
 from .intensities import binarize, to_float
 from .sources import (
     ArrayLike,
@@ -32,56 +32,12 @@ from .sources import (
 if TYPE_CHECKING:
     from .amortized import AmortizedModel
 
-# Entries of data that a chunk may hold for all its draws: about 64 MB in single precision.
-_BUDGET = 2**24
-# With gradients about this many times as much memory is kept.
-_GRADIENT_COPIES = 4
 # Rows of data on disk that a fingerprint reads.
 _FINGERPRINTED = 10_000
 # Rows that are looked at together where all have to be looked at.
 _CHECKED = 4096
 
 Indices = slice | Tensor | np.ndarray | Sequence[int]
-
-
-def rows_within_budget(
-    event_shape: Sequence[int],
-    num_samples: int = 1,
-    *,
-    gradients: bool = False,
-    chunk_rows: int | None = None,
-) -> int:
-    """How many rows to take at a time, with ``num_samples`` draws of each.
-
-    Parameters
-    ----------
-    event_shape
-        The shape of a row.
-    num_samples
-        Draws, chains or replicates of a row that are in memory together.
-    gradients
-        Whether gradients with respect to the draws are taken.
-    chunk_rows
-        What the user asked for, which is checked and taken; None chooses.
-
-    Raises
-    ------
-    ValueError
-        If ``chunk_rows`` is below 1.
-
-    Examples
-    --------
-    >>> rows_within_budget((28, 28), 1000)
-    21
-    >>> rows_within_budget((28, 28), 1000, chunk_rows=5)
-    5
-    """
-    if chunk_rows is None:
-        budget = _BUDGET // _GRADIENT_COPIES if gradients else _BUDGET
-        return max(1, budget // (num_samples * prod(event_shape)))
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows is {chunk_rows}; pass at least 1, or None to choose")
-    return chunk_rows
 
 
 class Batch(NamedTuple):
@@ -118,6 +74,9 @@ class Rows:
         :func:`binarize`.
     seed
         The seed of ``"static"`` bits.
+    table
+        The columns of the rows of a fit, ``vae.table``, by whose names, order and levels a
+        DataFrame or a Dataset is read; by default by its own, which ``rows.table`` says.
 
     Raises
     ------
@@ -146,6 +105,7 @@ class Rows:
         weights: Tensor | ArrayLike | None = None,
         binarize: str = "none",
         seed: int = 0,
+        table: Table | None = None,
     ) -> None:
         _check_method(binarize)
         self._binarize = "none"
@@ -156,9 +116,10 @@ class Rows:
         if isinstance(x, Rows):
             self._source, self._index = x._source, x._index
             self._binarize, self._covariates = x._binarize, x._covariates
-            self._weights = x._weights
+            self._weights, self.table = x._weights, x.table
         else:
-            x = coded_frame(x)
+            x = by_table(x, table)
+            self.table = table_of(x)
             self._source = source_of(x)
             self._index = range(self._source.shape[0] if self._source.shape else 0)
             if covariates is None:
@@ -175,9 +136,18 @@ class Rows:
             self._binarize = binarize
 
     @classmethod
-    def of(cls, x: Tensor | ArrayLike | Rows, covariates: Tensor | ArrayLike | None = None) -> Rows:
-        """``x`` itself if it is ``Rows``, else rows of it. Every check starts with this."""
-        return x if isinstance(x, Rows) and covariates is None else cls(x, covariates)
+    def of(
+        cls,
+        x: Tensor | ArrayLike | Rows,
+        covariates: Tensor | ArrayLike | None,
+        model: AmortizedModel,
+    ) -> Rows:
+        """``x`` itself if it is ``Rows``, else rows of it, coded as the model's table says.
+
+        Every check starts with this.
+        """
+        given = isinstance(x, Rows) and covariates is None
+        return x if given else cls(x, covariates, table=model.table)  # type: ignore[return-value]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -318,6 +288,12 @@ class Rows:
         TypeError, ValueError
             As :meth:`AmortizedModel.check` does, of what the model will see.
         """
+        differs = model.table.differs(self.table) if model.table and self.table else ""
+        if differs:
+            raise ValueError(
+                f"{name} has {differs} than the rows of the fit; pass the table itself rather than "
+                f"Rows of it, or make them with Rows({name}, table=vae.table)"
+            )
         if self._covariates is not None and len(self._covariates) != self._source.shape[0]:
             raise ValueError(
                 f"{name} and covariates disagree on the number of rows: {self._source.shape[0]} "

@@ -18,6 +18,7 @@ from .components.encoders import Encoder
 from .components.networks import INITIALIZATIONS
 from .components.priors import Prior
 from .config import VAEConfig
+from .data.table import by_table
 from .distributions import for_pyro
 from .isolation import seeded
 from .renamed import renamed
@@ -59,8 +60,6 @@ class VAE(AmortizedModel):
 
     Examples
     --------
-    Plain Pyro, as it stands:
-
     >>> import torch
     >>> from pyro.infer import SVI, Trace_ELBO
     >>> pyro.clear_param_store()
@@ -106,7 +105,7 @@ class VAE(AmortizedModel):
         with seeded(seed):
             for part in (vae.encoder, vae.decoder):
                 INITIALIZATIONS[config.initialization](part.network)  # type: ignore[arg-type]
-        vae.config = config
+        vae.config, vae.table = config, config.table
         return vae
 
     @property
@@ -277,6 +276,7 @@ class VAE(AmortizedModel):
                 "build it again; choose them by name, as VAEConfig(...).parts() does, or "
                 "save vae.state_dict() with safetensors instead"
             )
+        config = config.model_copy(update={"table": self.table})
         write_vae(path, config, self.name, self.state_dict())
 
     @classmethod
@@ -329,8 +329,9 @@ class VAE(AmortizedModel):
         """Rows in the precision of the parameters, bytes as intensities, as in :func:`fit`."""
         if x is None:
             return None
-        x = in_memory(x) if isinstance(x, Tensor) else in_memory(x).to(self.like.device)
-        return x if x.dtype == self.like.dtype else to_float(x, self.like.dtype)
+        if not isinstance(x, Tensor):
+            x = in_memory(by_table(x, self.table)).to(self.like.device)
+        return x if x.dtype == self.like.dtype else to_float(as_tensor(x), self.like.dtype)
 
     def _register(self, *parts: str) -> None:
         """Put the parts' parameters into Pyro's param store, as ``pyro.module`` does."""

@@ -22,7 +22,7 @@ FLOORS = (
         "tensors",
     ),
     ("ahead", "parts"),
-    ("intensities", "sources", "sink", "store"),
+    ("budget", "intensities", "sources", "sink", "store"),
     ("amortized", "components"),
     ("data",),
     ("rows", "column_likelihoods", "sizes"),

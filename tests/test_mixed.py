@@ -230,7 +230,8 @@ def test_columns_of_one_kind_are_described_as_before(kind, expected):
     x = x if kind == "count" else x + 0.5 * torch.rand(x.shape) - 9
     columns = tuple(ColumnKind(name, kind) for name in "ab")
     told = Dataset("t", x, None, ("a", "b"), "a test", columns=columns)
-    assert VAEConfig.for_data(told) == VAEConfig.for_data(replace(told, columns=None))
+    plain = VAEConfig.for_data(replace(told, columns=None))
+    assert VAEConfig.for_data(told).model_copy(update={"table": plain.table}) == plain
     assert VAEConfig.for_data(told).likelihood == expected
 
 

@@ -222,7 +222,8 @@ def fit(
     """
     factor = schedule_of(schedule)
     _check_options(epochs, learning_rate, max_gradient_norm, patience, validation, engine)
-    rows = Rows(x, covariates, weights=row_weights)
+    rows = Rows(x, covariates, weights=row_weights, table=vae.table)
+    vae.table = vae.table or rows.table  # by which other rows are read from now on
     rows, held_out = split(vae, rows, validation, binarize, seed)
     objective = default_objective(vae, rows) if objective is None else objective_of(objective)
     if not any(parameter.requires_grad for parameter in vae.parameters()):

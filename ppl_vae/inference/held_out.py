@@ -33,7 +33,8 @@ def split(
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         held_out, rows = rows.select(order[:size]), rows.select(order[size:])
     else:
-        held_out = Rows(*(validation if isinstance(validation, tuple) else (validation,)))
+        given = validation if isinstance(validation, tuple) else (validation,)
+        held_out = Rows(*given, table=vae.table)
         _check_rows(vae, held_out, binarize, "validation")
     return Rows(rows, binarize=binarize, seed=seed), Rows(held_out, binarize=once, seed=seed)
 

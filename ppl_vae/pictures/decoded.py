@@ -177,7 +177,7 @@ def plot_traversals(
             f"num_latents is {num_latents} and num_values {num_values}; pass at least 1 and 2"
         )
     if x is not None:
-        one = Rows.of(x, covariates)
+        one = Rows.of(x, covariates, vae)
         one.check(vae)
         if len(one) != 1:
             raise ValueError(f"x has {len(one)} rows; pass one, such as x[:1]")
@@ -254,7 +254,7 @@ def plot_interpolation(
     _check_images(vae, "plot_interpolation")
     if num_steps < 2:
         raise ValueError(f"num_steps is {num_steps}; pass at least 2")
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     if len(rows) != 2 or not all(0 <= row < len(data) for row in rows):
         raise ValueError(f"rows is {rows}; pass two numbers from 0 to {len(data) - 1}, a row each")
     ends = data.select(list(rows))

@@ -94,7 +94,7 @@ def plot_latent_map(
             "a map needs 2 latents and this VAE has 1; build it with latent_dim=2, or use "
             "plot_latents"
         )
-    data = Rows.of(x, covariates).select(slice(max_rows))
+    data = Rows.of(x, covariates, vae).select(slice(max_rows))
     data.check(vae)
     kinds = kinds_of(labels, len(data))
     with evaluating(vae, seed):
@@ -178,7 +178,7 @@ def plot_latents(
     >>> plot_latents(vae, torch.rand(5, 8, 8).round(), labels=list("abcab")).axes[0].get_xlabel()
     'mean of latent 0'
     """
-    data = Rows.of(x, covariates).select(slice(max_rows))
+    data = Rows.of(x, covariates, vae).select(slice(max_rows))
     data.check(vae)
     means = posterior_means(vae, data)
     figure, axes = one_panel(6.0, 5.4)

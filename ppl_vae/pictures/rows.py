@@ -117,7 +117,7 @@ def plot_reconstructions(
     >>> len(figure.axes)  # originals, reconstructions and spreads of five rows
     15
     """
-    rows = Rows.of(x, covariates).select(slice(num_rows))
+    rows = Rows.of(x, covariates, vae).select(slice(num_rows))
 
     def summary(draws: Any) -> dict[str, Tensor]:
         means = vae.typical(draws.z, draws.covariates)  # (draw, row, *event)

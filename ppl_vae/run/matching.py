@@ -6,11 +6,13 @@ __all__ = ["fingerprints", "matched", "rows_once"]
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..data import ColumnKind, Dataset
+from ..data.table import Table, by_table
 from ..rows import Rows, binarize
 
 
@@ -49,47 +51,5 @@ def matched(
     """
     if data.masks and dtype == "uint8":
         data = replace(data, x=data.x.to(torch.uint8), masks=False)
-    _check_kinds(data, columns)
-    names = data.feature_names
-    if features is None or names is None or list(names) == list(features):
-        return data
-    lost = [name for name in features if name not in set(names)]
-    more = [name for name in names if name not in set(features)]
-    if lost or more:
-        said = [f"has no column {', '.join(map(repr, lost[:5]))}"] if lost else []
-        said += [f"has {', '.join(map(repr, more[:5]))}, which the fit had not"] if more else []
-        raise ValueError(
-            f"{data.source} {' and '.join(said)}; give the columns of the fit, and leave others "
-            "out with --drop"
-        )
-    order = [list(names).index(name) for name in features]
-    kinds = None if data.columns is None else tuple(data.columns[i] for i in order)
-    return replace(data, x=data.x[:, order], feature_names=tuple(features), columns=kinds)
-
-
-def _check_kinds(data: Dataset, columns: Sequence[ColumnKind]) -> None:
-    """Refuse columns that are not of the kinds of the fit, whose codes would mean something else.
-
-    Raises
-    ------
-    ValueError
-        If one is of another kind, or has other levels.
-    """
-    fitted = {kind.name: kind for kind in columns}
-    if columns and data.columns is None:
-        raise ValueError(
-            f"{data.source} holds numbers without names of levels, where the fit had columns of "
-            "several kinds; give a table with the columns of the fit"
-        )
-    for kind in data.columns or ():
-        was = fitted.get(kind.name)
-        if not fitted and kind.kind != "real":
-            raise ValueError(
-                f"{data.source} has a column {kind.name!r} that is {kind.kind} ({kind.why}), where "
-                "the fit had numbers; give numbers, or leave it out with --drop"
-            )
-        if was and (was.kind, was.levels, was.unit) != (kind.kind, kind.levels, kind.unit):
-            raise ValueError(
-                f"{data.source} has a column {kind.name!r} that is {kind.kind} ({kind.why}), where "
-                f"the fit had {was.kind} ({was.why}); read it with column= of the fit"
-            )
+    names = None if features is None else tuple(features)
+    return cast(Dataset, by_table(data, Table(names, tuple(columns) or None)))

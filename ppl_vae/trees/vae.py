@@ -132,7 +132,7 @@ def to_datatree(
     unknown = sorted(set(groups) - set(GROUPS))
     if unknown:
         raise ValueError(f"groups has {unknown}; accepted are {', '.join(map(repr, GROUPS))}")
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     if labels is not None and len(labels) != len(data):
         raise ValueError(
             f"labels has {len(labels)} entries but x has {len(data)} rows; pass one each"

@@ -99,7 +99,7 @@ def prior_gap(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     options: dict[str, Any] = {"seed": seed, "chunk_rows": chunk_rows, "progress": progress}
     z, log_prior = _draws(vae, data, **options)
@@ -112,7 +112,7 @@ def prior_gap(
         if training is None:
             log_r, mixtures = _crossed(z, seed)
         else:
-            others = Rows.of(training)
+            others = Rows.of(training, None, vae)
             others.check(vae, name="training")
             log_r, mixtures = _fitted(_draws(vae, others, **options)[0], z, seed)
         gain[usable] = (log_r - log_prior).mean(0)

@@ -206,7 +206,7 @@ def compare(
     if len(named) < 2:
         raise ValueError(f"models has {len(named)}; pass at least two to compare")
     given = covariates if isinstance(covariates, Mapping) else dict.fromkeys(named, covariates)
-    data = {name: Rows.of(x, given.get(name)) for name in named}
+    data = {name: Rows.of(x, given.get(name), model) for name, model in named.items()}
     for name, model in named.items():
         data[name].check(model, name=f"x, for {name!r},")
     _check_measures(named, data, seed)

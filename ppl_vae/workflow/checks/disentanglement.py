@@ -136,7 +136,7 @@ def disentanglement(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     if latents not in ("mean", "draw"):
         raise ValueError(f"latents is {latents!r}; accepted are 'mean' and 'draw'")

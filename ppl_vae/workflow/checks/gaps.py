@@ -119,7 +119,7 @@ def amortization_gap(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     if num_samples < 30:
         raise ValueError(

@@ -115,7 +115,7 @@ def predictive_check(
     """
     import xarray as xr
 
-    rows = Rows.of(x, covariates)
+    rows = Rows.of(x, covariates, vae)
     rows.check(vae)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")

@@ -78,7 +78,7 @@ def active_units(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     if len(data) < 2:
         raise ValueError("x has 1 row, and a variance over rows needs at least 2; pass more rows")
@@ -106,7 +106,7 @@ def several_rows(
     if len(data) > 1:
         return data
     if others is not None and len(others) > 1:
-        return Rows.of(others)
+        return Rows.of(others, None, vae)
     with evaluating(vae, seed):
         _, x, covariates = vae.simulate(num_simulations, data.covariates)
     return Rows(x, covariates)

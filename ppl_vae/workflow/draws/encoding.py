@@ -75,7 +75,7 @@ def encode(
     """
     import xarray as xr
 
-    data, sink = Rows.of(x, covariates), None
+    data, sink = Rows.of(x, covariates, vae), None
     data.check(vae)
     if store is not None:
         from ...store import Contents, Variable

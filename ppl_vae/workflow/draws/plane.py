@@ -109,7 +109,7 @@ def map_rows(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates).select(slice(max_rows))
+    data = Rows.of(x, covariates, vae).select(slice(max_rows))
     means = posterior_means(vae, data)
     plane = plane_of(means)
     points = plane.at(means).astype(np.float32)

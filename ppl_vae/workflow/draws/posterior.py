@@ -95,7 +95,7 @@ def map_draws(
     written to ``sink``, by default memory, whose arrays come back and have all the rows. The other
     arguments, and errors, are those of :func:`sample_posterior`.
     """
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass at least 1")
@@ -184,7 +184,7 @@ def sample_posterior(
             "log_weight": draws.log_weight.T,
         }
 
-    data, sink = Rows.of(x, covariates), None
+    data, sink = Rows.of(x, covariates, vae), None
     if store is not None:
         sink = sink_for(
             store,
@@ -276,7 +276,7 @@ def posterior_means(
     """The mean of q(z|x) of each row, shape ``(row, latent)``; of draws where it has no formula."""
     return map_posterior(
         vae,
-        Rows.of(x, covariates),
+        Rows.of(x, covariates, vae),
         lambda q, _: {"mean": moments(q)[0]},
         seed=seed,
         chunk_rows=chunk_rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["to_frame"]
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,8 @@ def to_frame(
         Which of the draws to fill in, for multiple imputation; by default ``imputed.x``: means, and
         of levels the most frequent.
     columns
-        The ``columns`` of the Dataset that the VAE was fitted to, where the DataFrame was read by
-        these: ``load_data(frame, None, column=data.columns)``. Where it had other levels than the
-        rows of the fit, codes would stand for other levels without them.
+        What the columns were taken for, where ``imputed`` does not say it, as what other programs
+        made of the rows does not: the ``columns`` of a Dataset, or ``vae.table.columns``.
 
     Returns
     -------
@@ -76,6 +76,11 @@ def to_frame(
             f"draw is {draw}; pass a number from 0 to {imputed.sizes['draw'] - 1}, or None for the "
             "means"
         )
+    if not columns and "columns" in imputed.attrs:
+        columns = [
+            ColumnKind(**{**kind, "levels": kind["levels"] and tuple(kind["levels"])})
+            for kind in json.loads(imputed.attrs["columns"])
+        ]
     filled = as_pandas(frame).copy()
     missing = imputed.missing.values
     places = _places(imputed, filled)

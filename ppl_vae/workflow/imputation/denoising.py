@@ -112,7 +112,7 @@ def denoise(
     if total is not None and not 0 < total < np.inf:
         raise ValueError(f"total is {total}; pass a positive number, or None")
     names = getattr(x, "feature_names", None)
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     shown = _shown(vae, data, as_if)
     threshold, sink = reliable_khat(num_samples), MemorySink(len(data))

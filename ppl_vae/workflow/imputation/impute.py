@@ -4,7 +4,9 @@ from __future__ import annotations
 
 __all__ = ["impute"]
 
+import json
 import os
+from dataclasses import asdict
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -168,10 +170,9 @@ def impute(
             "self_masking does, and would take them for such; leave conformal out: what its "
             "intervals cover rests on that model"
         )
-    names = _names(x)
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     check_gaps(vae, data, "x")
-    held_out = None if conformal is None else Rows.of(conformal)
+    held_out = None if conformal is None else Rows.of(conformal, None, vae)
     size = rows_within_budget(vae.event_shape, _COPIES * num_samples, chunk_rows=chunk_rows)
     options: dict[str, Any] = {"num_samples": num_samples, "level": level, "progress": progress}
     attrs: dict[str, Any] = {
@@ -189,8 +190,10 @@ def impute(
         beside = {"margin": (dims, margin)}
         attrs["conformal_rows"] = len(held_out)
     coords = {dim: np.arange(n) for dim, n in zip(dims, vae.event_shape, strict=True)}
-    if names is not None and dims == ("feature",):
-        coords["feature"] = np.array(names)
+    if data.table is not None and data.table.names is not None:
+        coords["feature"] = np.array(data.table.names)
+        if data.table.columns is not None:
+            attrs["columns"] = json.dumps([asdict(kind) for kind in data.table.columns])
     by_entry = ("x", "missing", "sd", "low", "high", "share")
     layout = {
         **dict.fromkeys(by_entry, ("row", *dims)),
@@ -276,11 +279,3 @@ def _margin(vae: AmortizedModel, data: Rows, *, seed: int, **options: Any) -> np
     truth = x.where(hidden, torch.nan).cpu().numpy()
     found = sink.arrays()
     return margins(found["low"], found["high"], truth, options["level"])
-
-
-def _names(x: Any) -> list[str] | None:
-    """What the features of a DataFrame or a Dataset are called, if they have names."""
-    names = getattr(x, "feature_names", None)
-    if names is None and hasattr(x, "columns") and hasattr(x, "to_numpy"):
-        names = x.columns
-    return None if names is None else [str(name) for name in names]

@@ -254,5 +254,5 @@ def chunks(
     size = rows_within_budget(vae.event_shape, PARTICLES, gradients=True, chunk_rows=chunk_rows)
     if chunk_rows is None:
         size = min(size, max_rows or size)
-    for _, batch in Rows.of(x, covariates).chunks(size, vae.like):
+    for _, batch in Rows.of(x, covariates, vae).chunks(size, vae.like):
         yield batch

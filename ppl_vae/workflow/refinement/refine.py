@@ -166,7 +166,7 @@ def refine(
     True
     """
     _check_options(method, num_samples, num_chains, num_warmup, max_steps, learning_rate)
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     chosen = _choose(vae, data, rows, threshold, max(num_samples, 500), seed, progress)
     picked = data.select(chosen)

@@ -120,7 +120,7 @@ def diagnose(
     >>> print(found.summary().splitlines()[0])
     Which of 30 rows can be believed:
     """
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     _check_options(num_samples, max_samples, tolerance)
     given: dict[str, Any] = {
@@ -134,7 +134,7 @@ def diagnose(
         "baseline": baseline,
         "seed": seed,
     }
-    others = None if training is None else Rows.of(training)
+    others = None if training is None else Rows.of(training, None, vae)
 
     def found(stages: Stages) -> Diagnosis:
         return _found(vae, data, others, stages=stages, progress=progress, **given)

@@ -109,7 +109,7 @@ def judge_rows(
         code = torch.as_tensor([CODED.index(word or "not") for word in words.tolist()])
         return {**found, "verdict": code.to(torch.int8)}
 
-    data, sink = Rows.of(x, covariates), None
+    data, sink = Rows.of(x, covariates, vae), None
     data.check(vae)
     # Moments of latents are taken as well.
     width = max(prod(vae.event_shape), 8 * vae.latent_dim)

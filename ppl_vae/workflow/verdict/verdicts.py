@@ -128,7 +128,7 @@ def verdicts(
     """
     import xarray as xr
 
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     size = len(data)
     options: dict[str, Any] = {"progress": progress}
     kept = stages or Stages()

@@ -123,7 +123,7 @@ def anneal(
     >>> evidence.log_evidence.dims
     ('row',)
     """
-    data = Rows.of(x, covariates)
+    data = Rows.of(x, covariates, vae)
     data.check(vae)
     _check_options(start, num_samples, num_temperatures, num_leapfrog)
     most = max_temperatures

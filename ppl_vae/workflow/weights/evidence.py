@@ -145,7 +145,7 @@ def log_evidence(
         found = average_weight(estimated, k <= threshold)
         return found | {"pareto_k": k, "weights_usable": k <= threshold}
 
-    data, sink = Rows.of(x, covariates), None
+    data, sink = Rows.of(x, covariates, vae), None
     attrs: dict[str, Any] = {
         "method": method,
         "num_samples": num_samples,
