@@ -111,6 +111,7 @@ class Rows:
         self._binarize = "none"
         self._covariates: Tensor | None = None
         self._weights: Tensor | None = None
+        self.table: Table | None
         self._source: Tensor | ArrayLike
         self._index: range | Tensor  # which rows of the source these are
         if isinstance(x, Rows):

@@ -110,8 +110,8 @@ def _unmasked(array: np.ma.MaskedArray[Any, Any], name: str) -> np.ndarray:
     if array.dtype.kind != "f":
         # Whole numbers up to 2**24 are exact in single precision.
         exact = array.dtype.itemsize <= 2 or np.ma.max(np.ma.abs(array)) <= 2**24
-        return np.asarray(array.astype(np.float32 if exact else np.float64).filled(np.nan))
-    return np.asarray(array.filled(np.nan))
+        return np.ma.filled(array.astype(np.float32 if exact else np.float64), np.nan)
+    return np.ma.filled(array, np.nan)
 
 
 def _numbers(array: np.ndarray, name: str) -> np.ndarray:
