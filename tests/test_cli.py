@@ -24,7 +24,7 @@ FILES = [
     "reconstructions.png",
     "vae.safetensors",
 ]
-QUICK = ["--epochs", "2", "--draws", "50", "--hidden", "16", "--latent-dim", "2"]
+QUICK = ["--epochs", "2", "--draws", "50", "--hidden", "16", "--latent-dim", "2", "--threads", "1"]
 
 
 @pytest.fixture

@@ -79,6 +79,8 @@ def assert_same(build: Build, calls: list[Call], between=None, pair=None, replay
     expected = history(theirs, build, calls, between)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # PyTorch 2.13's own compiler.
+        warnings.filterwarnings("ignore", ".torch.jit.script_method. is deprecated")
         made = history(ours, build, calls, between)
     for one, other in zip(made, expected, strict=True):
         assert len(one) == len(other) > 2
@@ -551,7 +553,8 @@ def test_without_a_compiler_it_replays_and_says_so_once(monkeypatch):
         pytest.warns(RuntimeWarning, match="replays uncompiled: .*ompiler") as said,
     ):
         ours = [loss(step) for step in range(5)]
-    assert len(said) == 1
+    # PyTorch 2.13's own compiler warns of itself.
+    assert len([each for each in said if issubclass(each.category, RuntimeWarning)]) == 1
     for step, loss in enumerate(ours):
         torch.manual_seed(step)
         assert Trace_ELBO().loss_and_grads(model, guide, images()) == pytest.approx(loss)
