@@ -176,7 +176,8 @@ def told(train: np.ndarray, test: np.ndarray, labels: np.ndarray, truth: np.ndar
 
 def paired(first: list[list[float]], second: list[list[float]]) -> tuple[float, float, int]:
     """The mean difference by cell, its error over folds, and in how many folds it is positive."""
-    by_fold = np.array([np.mean(np.subtract(a, b)) for a, b in zip(first, second, strict=True)])
+    pairs = zip(first, second, strict=True)
+    by_fold = np.array([np.mean(np.subtract(a, b, dtype=float)) for a, b in pairs])
     return by_fold.mean(), by_fold.std(ddof=1) / len(by_fold) ** 0.5, int((by_fold > 0).sum())
 
 
