@@ -84,7 +84,7 @@ def test_columns_in_another_order_and_decimal_commas(command, folder):
         (("run", "digits"), "accepted are tables"),
         (("run", "lost.csv"), "no file or folder"),
         (("run", "t.csv", "--drop", "name", "--label", "kind", "--fill", "best"), "--fill is"),
-        (("run", "t.csv", "--drop", "name"), "a column 'kind' that is binary"),
+        (("run", "t.csv", "--drop", "name"), "has 'kind', which the fit had not"),
         (("run", "t.csv", "--out", "t.xlsx"), "--out is 't.xlsx'"),
         (("other", "t.csv"), "no run folder"),
         (("run", "t.csv", "--drop", "name", "--label", "kind", "--draws", "9"), "--draws is 9"),

@@ -36,7 +36,7 @@ def test_encode_writes_a_store_that_holds_what_a_file_would(command, run, tmp_pa
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setitem(sink_for.__kwdefaults__, "rows", 100)
-    monkeypatch.setattr("ppl_vae.rows._BUDGET", 100 * 30 * 5)
+    monkeypatch.setattr("ppl_vae.budget._BUDGET", 100 * 30 * 5)
     for rank, said in enumerate(["two.zarr waits for 100 rows of other processes", "written to"]):
         monkeypatch.setenv("RANK", str(rank))
         code, out, _ = command(*encode, "two.zarr")
@@ -49,7 +49,7 @@ def test_encode_writes_a_store_that_holds_what_a_file_would(command, run, tmp_pa
 
 def test_what_was_interrupted_is_gone_on_with(command, run, tmp_path, monkeypatch):
     sample = ["sample", run, "--num-samples", "250", "--out"]
-    monkeypatch.setattr("ppl_vae.rows._BUDGET", 50 * 5)
+    monkeypatch.setattr("ppl_vae.budget._BUDGET", 50 * 5)
     assert command(*sample, "whole.zarr")[0] == 0
     finish, starts = StoreSink.finish, []
 

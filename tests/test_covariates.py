@@ -289,7 +289,7 @@ def test_resume_a_conditional_run(run_command, conditional, tmp_path, monkeypatc
     swapped = ("--context", "year", "--context", "island")
     code, _, error = run_command(*fit_it, *swapped, "--resume")
     assert code == 2
-    assert "is of another fit: data was" in error
+    assert "is of another fit: " in error
     assert run_command(*fit_it, *context, "--resume") == (0, "", "")
     resumed = Run(tmp_path / "run")
     assert [coding.name for coding in resumed.codings] == ["island", "year"]

@@ -124,7 +124,7 @@ def test_chunks_and_context(monkeypatch):
         "progress": False,
     }
     whole = predictive_check(vae, x, **options)
-    monkeypatch.setattr("ppl_vae.rows._BUDGET", 20)
+    monkeypatch.setattr("ppl_vae.budget._BUDGET", 20)
     parts = predictive_check(vae, x, **options)
     np.testing.assert_allclose(parts.row_expected, whole.row_expected, atol=0.05)
     assert np.ptp(whole.row_expected.values) > 0.09
