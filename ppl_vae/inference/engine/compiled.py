@@ -240,7 +240,10 @@ class _Compiled:
                     f"there were {_MOST} kinds of arguments before this one; pass what changes "
                     "between steps as tensors, of few shapes"
                 )
-            program = self._programs[key] = _Program(model=model, guide=guide, objective=self)
+            others = [value for value in values if not isinstance(value, Tensor)]
+            program = self._programs[key] = _Program(
+                model=model, guide=guide, objective=self, arguments=others
+            )
         if program.reason is not None:
             return self._eagerly(program.reason)
 

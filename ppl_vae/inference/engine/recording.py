@@ -187,6 +187,8 @@ def _lift(module: torch.fx.GraphModule) -> list[Tensor]:
     *_, last = [None, *graph.find_nodes(op="placeholder")]
     for node in graph.find_nodes(op="get_attr"):
         tensor = getattr(module, node.target)
+        if not isinstance(tensor, Tensor):
+            raise RecordingError(f"the program uses a {type(tensor).__name__} of its own")
         if id(tensor) not in lifted:
             position = graph.inserting_after(last) if last else graph.inserting_before()
             with position:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 __all__ = ["Watch"]
 
-import dis
+import contextvars
 import enum
 import functools
-import pickle
+import io
+import os
 import random
 import sys
 import types
+import weakref
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, ItemsView, Iterator, KeysView, ValuesView
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,6 +24,8 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from .names import names_in
+from .states import Cell, Slots, Variable, kind_of, set_state, size_of, slots_of, state_of
 from .values import RecordingError
 
 # Code of these packages reads only what it is given: their objects are looked at, their functions
@@ -31,7 +35,9 @@ _LIBRARIES = {
     *(sys.stdlib_module_names - {"__main__"}),
 }
 # Attributes of every module that PyTorch alone changes; the hooks that matter are not among them.
-_OF_MODULES = nn.Module().__dict__.keys() - {"training", "_forward_hooks", "_forward_pre_hooks"}
+_OF_MODULES = {
+    name for name in nn.Module().__dict__ if name != "training" and not name.endswith("ward_hooks")
+} - {"_forward_pre_hooks", "_backward_pre_hooks"}
 # Notes that Pyro's autoguides write anew in each run, from the program alone.
 _NOTES = {"plates"}
 # Values of these types are compared by value.
@@ -39,8 +45,6 @@ _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), enum.Enum, slice, range),
     *(torch.dtype, torch.device, torch.Size, torch.layout, np.generic),
 )
-# Arrays up to this size are compared by their contents.
-_SMALL = 4096
 # A program that can see more than this is not worth the look at every step.
 _MOST = 20_000
 
@@ -72,17 +76,20 @@ class Watch:
     """
 
     def __init__(self, **roots: Any) -> None:
+        self.blind: str | None = None
         self._items: list[tuple[Any, Any, Any]] = []
-        self._sizes: list[tuple[Any, int]] = []
-        self._tensors: list[tuple[Tensor, bool, torch.dtype]] = []
+        self._sizes: list[tuple[Any, Any]] = []
+        self._tensors: list[tuple[Tensor, Any]] = []
         self._states: list[tuple[Any, Any]] = []
         self._names: dict[tuple[int, Any], str] = {}
         self._seen: dict[int, Any] = {}
+        self._classes: dict[int, type] = {}
         self._dtype = torch.get_default_dtype()
         queue = deque(roots.items())
         while queue:
             name, value = queue.popleft()
-            if id(value) in self._seen or isinstance(value, _PLAIN):
+            plain = isinstance(value, _PLAIN) and not getattr(value, "__dict__", None)
+            if plain or id(value) in self._seen:
                 continue
             self._seen[id(value)] = value  # held, so that no other object gets its id
             if len(self._items) > _MOST:
@@ -97,7 +104,7 @@ class Watch:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors that can be reached."""
-        return [tensor for tensor, _, _ in self._tensors]
+        return [tensor for tensor, _ in self._tensors]
 
     def changed(self) -> str | None:
         """The name of something that is not what it was, or None."""
@@ -109,13 +116,13 @@ class Watch:
             if now is not value and not _same(now, value):
                 return self._names[id(container), key]
         for container, size in self._sizes:
-            if len(container) != size:
+            if size_of(container) != size:
                 return self._names[id(container), None]
-        for tensor, requires_grad, dtype in self._tensors:
-            if tensor.requires_grad != requires_grad or tensor.dtype != dtype:
+        for tensor, kind in self._tensors:
+            if kind_of(tensor) != kind:
                 return self._names[id(tensor), None]
         for holder, state in self._states:
-            if _state(holder) != state:
+            if state_of(holder) != state:
                 return self._names[id(holder), None]
         return None if torch.get_default_dtype() is self._dtype else "torch's default dtype"
 
@@ -126,8 +133,10 @@ class Watch:
         Raises
         ------
         RecordingError
-            If it changed something: a replay would not.
+            If it changed something, which a replay would not, or reads what cannot be watched.
         """
+        if self.blind is not None:
+            raise RecordingError(f"the program can read {self.blind}, which cannot be watched")
         try:
             yield
             name = self.changed() if self.whole else "more than can be watched"
@@ -142,30 +151,46 @@ class Watch:
                 if container[key] is not value:
                     container[key] = value
         for holder, state in self._states:
-            _set_state(holder, state)
+            set_state(holder, state)
 
     def _look(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
         """Note what a value holds, and yield the parts to look at in turn."""
         if isinstance(value, Tensor):
             self._names[id(value), None] = name
-            self._tensors.append((value, value.requires_grad, value.dtype))
-        elif _state(value) is not None:
+            self._tensors.append((value, kind_of(value)))
+            own = {k: f"{name}.{k}" for k, v in vars(value).items() if isinstance(v, _PLAIN)}
+            for key, called in own.items():
+                self._note(vars(value), key, called)
+        elif _unwatchable(value):
+            self.blind = self.blind or f"{name} (of type {type(value).__name__})"
+        elif state_of(value) is not None:
             self._names[id(value), None] = name
-            self._states.append((value, _state(value)))
+            self._states.append((value, state_of(value)))
         elif isinstance(value, nn.Module):
             for group in (value._parameters, value._buffers, value._modules):
                 yield from self._entries(name, group)
             notes = _NOTES if isinstance(value, AutoGuide) else _memory(value)
             yield from self._entries(name, value.__dict__, leave=_OF_MODULES | notes)
             yield from self._class(name, type(value))
-        elif isinstance(value, dict | list | deque):
-            keys = value if isinstance(value, dict) else range(len(value))
+        elif isinstance(value, dict | list | deque | types.MappingProxyType | np.ndarray):
+            if isinstance(value, np.ndarray):
+                value = value.reshape(-1)  # of objects
+            keys = range(len(value)) if isinstance(value, list | deque | np.ndarray) else value
             yield from self._entries(name, value, {key: f"{name}[{key!r}]" for key in keys})
+            yield from self._own(name, value)
         elif isinstance(value, tuple | set | frozenset):
             if isinstance(value, set):
                 self._names[id(value), None] = name
-                self._sizes.append((value, len(value)))
+                self._sizes.append((value, size_of(value)))
             yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
+            yield from self._own(name, value)
+        elif isinstance(value, KeysView | ValuesView | ItemsView) and hasattr(value, "mapping"):
+            yield name, value.mapping
+        elif isinstance(value, weakref.ref):
+            yield name, value()
+        elif isinstance(value, contextvars.ContextVar):
+            self._note(Variable(value), "value", name)
+            yield name, value.get(None)
         elif isinstance(value, functools.partial):
             yield from (
                 (f"{name}.func", value.func),
@@ -178,16 +203,42 @@ class Watch:
             yield from self._function(name, value)
         elif isinstance(value, type):
             yield from self._class(name, value)
+            yield from self._class(name, type(value))
         elif hasattr(value, "__wrapped__"):
             yield name, value.__wrapped__
-        elif not isinstance(value, types.ModuleType | types.BuiltinFunctionType):
-            leave = {*getattr(value, "_unwatched", ()), *_memory(value)}
-            yield from self._entries(name, getattr(value, "__dict__", {}), leave=leave)
-            for slot in getattr(type(value), "__slots__", ()):
-                if isinstance(slot, str) and hasattr(value, slot):
-                    self._note(_Slots(value), slot, f"{name}.{slot}")
-                    yield f"{name}.{slot}", getattr(value, slot)
-            yield from self._class(name, type(value))
+        elif isinstance(value, types.ModuleType):
+            if not _of_library(value.__name__):
+                yield from self._attributes(name, value, set(vars(value)))
+        elif not isinstance(value, types.BuiltinFunctionType):
+            yield from self._own(name, value)
+
+    def _own(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
+        """The attributes of an object, in its dictionary and its slots, and its class."""
+        leave = {*getattr(value, "_unwatched", ()), *_memory(value)}
+        if hasattr(value, "__dict__"):
+            yield from self._entries(name, value.__dict__, leave=leave)
+            self._note(Slots(value), "__class__", f"the class of {name}")
+        for slot in slots_of(type(value)):
+            if hasattr(value, slot):
+                self._note(Slots(value), slot, f"{name}.{slot}")
+                yield f"{name}.{slot}", getattr(value, slot)
+        yield from self._class(name, type(value))
+
+    def _attributes(
+        self, name: str, module: types.ModuleType, attributes: set[str]
+    ) -> Iterator[tuple[str, Any]]:
+        """What code reads of a module by these names, and of modules in it."""
+        for attribute in attributes & module.__dict__.keys():
+            value = module.__dict__[attribute]
+            if attribute.startswith("__"):
+                continue
+            self._note(module.__dict__, attribute, f"{name}.{attribute}")
+            if not isinstance(value, types.ModuleType):
+                yield f"{name}.{attribute}", value
+            elif id(value) not in self._seen and not _of_library(value.__name__):
+                self._seen[id(value)] = value
+                yield from self._attributes(f"{name}.{attribute}", value, attributes)
+                del self._seen[id(value)]
 
     def _entries(
         self,
@@ -199,14 +250,10 @@ class Watch:
         own = (
             names
             if names is not None
-            else {
-                key: f"{name}.{key}"
-                for key in container
-                if not (key in leave or str(key).startswith("_cached"))
-            }
+            else {key: f"{name}.{key}" for key in container if key not in leave}
         )
         self._names[id(container), None] = name
-        self._sizes.append((container, len(container)))
+        self._sizes.append((container, size_of(container)))
         self._seen.setdefault(id(container), container)
         for key, called in own.items():
             self._note(container, key, called)
@@ -219,88 +266,62 @@ class Watch:
     def _function(self, name: str, function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         code = function.__code__
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            reader = _Cell(cell)
+            reader = Cell(cell)
             self._note(reader, variable, f"{variable}, which {function.__name__} reads")
             yield variable, reader[variable]
         yield from ((name, value) for value in function.__defaults__ or ())
         yield from ((key, value) for key, value in (function.__kwdefaults__ or {}).items())
         if _of_library(function.__module__):
             return
-        for variable, attributes in _globals_of(code).items():
-            if variable not in function.__globals__:
-                continue
+        for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
+            self._note(Slots(function), attribute, f"{attribute} of {name}")
+        for own in (function.__kwdefaults__, vars(function)):
+            yield from self._entries(name, own or {})
+        read = names_in(code, function.__globals__)
+        for variable in read.variables:
             value = function.__globals__[variable]
             self._note(function.__globals__, variable, f"the global {variable}")
-            if isinstance(value, types.ModuleType):
-                if not _of_library(value.__name__):
-                    for attribute in attributes & value.__dict__.keys():
-                        self._note(value.__dict__, attribute, f"{variable}.{attribute}")
-                        yield f"{variable}.{attribute}", value.__dict__[attribute]
-            else:
+            if not isinstance(value, types.ModuleType):
                 yield variable, value
+        for variable, module in read.modules.items():
+            if not _of_library(module.__name__):
+                yield from self._attributes(variable, module, read.attributes)
+        if read.environment:
+            yield "os.environ", os.environ
+        if read.outside is not None:
+            self.blind = self.blind or f"{read.outside} in {function.__name__}"
 
     def _class(self, name: str, kind: type) -> Iterator[tuple[str, Any]]:
         """Attributes and methods of classes that users wrote."""
         for base in kind.__mro__:
-            if _of_library(base.__module__) or id(base) in self._seen:
+            if _of_library(base.__module__) or id(base) in self._classes:
                 continue
-            self._seen[id(base)] = base
-            for key, value in vars(base).items():
-                if not key.startswith("__"):
-                    self._note(vars(base), key, f"{name}.{key}")
+            self._classes[id(base)] = base
+            own = vars(base)
+            self._names[id(own), None] = f"the class {base.__name__}"
+            self._sizes.append((own, len(own)))
+            for key, value in own.items():
+                self._note(own, key, f"{name}.{key}")
                 if not key.startswith("__") or isinstance(value, types.FunctionType):
                     value = getattr(value, "__func__", getattr(value, "fget", value))
                     yield f"{name}.{key}", value
 
 
-class _Cell:
-    """The variable of a closure, as a container of one entry."""
-
-    def __init__(self, cell: Any) -> None:
-        self.cell = cell
-
-    def __getitem__(self, key: str) -> Any:
-        try:
-            return self.cell.cell_contents
-        except ValueError:  # not bound yet, or no longer
-            return None
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.cell.cell_contents = value
-
-
-class _Slots:
-    """The attributes of an object that has no dictionary of them, as a container."""
-
-    def __init__(self, holder: Any) -> None:
-        self.holder = holder
-
-    def __getitem__(self, key: str) -> Any:
-        return getattr(self.holder, key, None)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self.holder, key, value)
-
-
 def _memory(value: Any) -> set[str]:
     """The names of values that an object caches, and computes again when they are gone."""
-    return {"_inv"} if isinstance(value, Transform) else set()
+    if type(value).__module__.partition(".")[0] not in {"torch", "pyro", "zuko"}:
+        return set()
+    cached = {name for name in getattr(value, "__dict__", {}) if name.startswith("_cached")}
+    return cached | ({"_inv"} if isinstance(value, Transform) else set())
 
 
-def _globals_of(code: types.CodeType) -> dict[str, set[str]]:
-    """The globals that code names, its inner functions' too, with the attributes read of any."""
-    found: dict[str, set[str]] = {}
-    attributes: set[str] = set()
-    codes = [code]
-    while codes:
-        inner = codes.pop()
-        codes += [const for const in inner.co_consts if isinstance(const, types.CodeType)]
-        for instruction in dis.get_instructions(inner):
-            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                found[instruction.argval] = attributes
-            elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-                attributes.add(instruction.argval)
-    return found
+def _unwatchable(value: Any) -> bool:
+    """Whether something else than its attributes decides what an object gives next."""
+    if isinstance(value, io.IOBase):
+        return not value.closed and value.readable()
+    if isinstance(value, random.SystemRandom):
+        return True
+    return isinstance(value, Iterator) and not hasattr(value, "__dict__")
 
 
 def _of_library(module: str | None) -> bool:
@@ -310,29 +331,3 @@ def _of_library(module: str | None) -> bool:
 def _same(now: Any, before: Any) -> bool:
     """Whether two values that are not one object are the same to a program."""
     return type(now) is type(before) and isinstance(now, _PLAIN) and bool(now == before)
-
-
-def _state(value: Any) -> Any:
-    """What changes inside of a generator of random numbers, or of an array of numbers."""
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, np.random.Generator):
-        return pickle.dumps(value.bit_generator.state)
-    if isinstance(value, np.random.RandomState):
-        return pickle.dumps(value.get_state())
-    if isinstance(value, torch.Generator):
-        return value.get_state().tolist()
-    if isinstance(value, np.ndarray) and value.nbytes <= _SMALL and value.dtype != object:
-        return value.tobytes()
-    return None
-
-
-def _set_state(value: Any, state: Any) -> None:
-    if isinstance(value, random.Random):
-        value.setstate(state)
-    elif isinstance(value, np.random.Generator):
-        value.bit_generator.state = pickle.loads(state)
-    elif isinstance(value, np.random.RandomState):
-        value.set_state(pickle.loads(state))
-    elif isinstance(value, torch.Generator):
-        value.set_state(torch.tensor(state, dtype=torch.uint8))
