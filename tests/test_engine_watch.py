@@ -1,7 +1,10 @@
 """A replay is the program as it is now: what changes between steps is seen, or said."""
 
+import contextvars
 import functools
+import os
 import random
+import sys
 import types
 import warnings
 from dataclasses import dataclass
@@ -224,7 +227,89 @@ def by_iterator():
     return program(lambda: next(numbers)), lambda i: None
 
 
+def by_set():
+    chosen = {1.0}
+
+    def change(i):
+        chosen.clear()
+        chosen.add(1.0 + i // 3)
+
+    return program(lambda: next(iter(chosen))), change
+
+
+def by_large_array():
+    beta = np.ones(50_000)
+    return program(lambda: beta.mean()), lambda i: beta.fill(1.0 + i // 3)
+
+
+def by_context_variable():
+    beta = contextvars.ContextVar("beta", default=1.0)
+    return program(beta.get), lambda i: beta.set(1.0 + i // 3)
+
+
+def by_environment():
+    def change(i):
+        os.environ["PPL_VAE_TEST_BETA"] = str(1.0 + i // 3)
+
+    return program(lambda: float(os.environ["PPL_VAE_TEST_BETA"])), change
+
+
+def by_other_defaults():
+    def scale(beta=1.0):
+        return beta
+
+    return program(lambda: scale()), lambda i: setattr(scale, "__defaults__", (1.0 + i // 3,))
+
+
+def by_other_class():
+    class Once:
+        def value(self):
+            return 1.0
+
+    class Twice:
+        def value(self):
+            return 2.0
+
+    chosen = Once()
+    return (
+        program(lambda: chosen.value()),
+        lambda i: setattr(chosen, "__class__", Twice if i // 3 % 2 else Once),
+    )
+
+
+def by_generator_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    return program(lambda: 1.0 + torch.rand((), generator=generator)), lambda i: None
+
+
+def by_attribute_of_a_function():
+    def scale():
+        return scale.beta
+
+    scale.beta = 1.0
+    return program(scale), lambda i: setattr(scale, "beta", 1.0 + i // 3)
+
+
+def by_import_inside():
+    def scale():
+        import settings_of_a_user
+
+        return settings_of_a_user.beta
+
+    sys.modules["settings_of_a_user"] = module
+    return program(scale), lambda i: setattr(module, "beta", 1.0 + i // 3)
+
+
 PROGRAMS = {
+    "a set": by_set,
+    "a large array": by_large_array,
+    "a context variable": by_context_variable,
+    "the environment": by_environment,
+    "other defaults": by_other_defaults,
+    "another class": by_other_class,
+    "torch's generator": by_generator_of_torch,
+    "an attribute of a function": by_attribute_of_a_function,
+    "an import inside": by_import_inside,
     "a global": by_global,
     "a closure": by_closure,
     "an object": by_object(Settings, "beta"),

@@ -209,7 +209,11 @@ class Watch:
         elif isinstance(value, types.ModuleType):
             if not _of_library(value.__name__):
                 yield from self._attributes(name, value, set(vars(value)))
-        elif not isinstance(value, types.BuiltinFunctionType):
+        elif isinstance(value, types.BuiltinFunctionType):
+            # A method of what is built in, such as the get of a dictionary, reads what it is of.
+            if not isinstance(value.__self__, types.ModuleType | None):
+                yield f"{name}.__self__", value.__self__
+        else:
             yield from self._own(name, value)
 
     def _own(self, name: str, value: Any) -> Iterator[tuple[str, Any]]:
