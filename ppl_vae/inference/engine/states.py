@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
-    *("Cell", "Slots", "Variable", "kind_of", "set_state", "size_of", "slots_of", "state_of"),
+    *("Cell", "Slots", "Variable", "contents_of", "kind_of", "set_state", "slots_of", "state_of"),
 ]
 
 import array
@@ -11,7 +11,6 @@ import contextvars
 import os
 import pickle
 import random
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,11 +79,9 @@ def kind_of(tensor: Tensor) -> Any:
     return tensor.requires_grad, tensor.dtype, tensor.shape, len(hooks or ())
 
 
-def size_of(container: Any) -> Any:
-    """How many entries a container has; of a set, which, and of an ordered one, in which order."""
-    if isinstance(container, set):
-        return frozenset(container)
-    return list(container) if isinstance(container, OrderedDict) else len(container)
+def contents_of(container: Any) -> Any:
+    """The entries of a set, or the keys of an ordered dictionary in their order."""
+    return frozenset(container) if isinstance(container, set) else list(container)
 
 
 def state_of(value: Any) -> Any:

@@ -13,7 +13,7 @@ import random
 import sys
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, ItemsView, Iterator, KeysView, ValuesView
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from .names import names_in
-from .states import Cell, Slots, Variable, kind_of, set_state, size_of, slots_of, state_of
+from .states import Cell, Slots, Variable, contents_of, kind_of, set_state, slots_of, state_of
 from .values import RecordingError
 
 # Code of these packages reads only what it is given: their objects are looked at, their functions
@@ -78,7 +78,8 @@ class Watch:
     def __init__(self, **roots: Any) -> None:
         self.blind: str | None = None
         self._items: list[tuple[Any, Any, Any]] = []
-        self._sizes: list[tuple[Any, Any]] = []
+        self._sizes: list[tuple[Any, int]] = []
+        self._contents: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Any]] = []
         self._states: list[tuple[Any, Any]] = []
         self._names: dict[tuple[int, Any], str] = {}
@@ -116,7 +117,10 @@ class Watch:
             if now is not value and not _same(now, value):
                 return self._names[id(container), key]
         for container, size in self._sizes:
-            if size_of(container) != size:
+            if len(container) != size:
+                return self._names[id(container), None]
+        for container, entries in self._contents:
+            if contents_of(container) != entries:
                 return self._names[id(container), None]
         for tensor, kind in self._tensors:
             if kind_of(tensor) != kind:
@@ -181,7 +185,7 @@ class Watch:
         elif isinstance(value, tuple | set | frozenset):
             if isinstance(value, set):
                 self._names[id(value), None] = name
-                self._sizes.append((value, size_of(value)))
+                self._contents.append((value, contents_of(value)))
             yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
             yield from self._own(name, value)
         elif isinstance(value, KeysView | ValuesView | ItemsView) and hasattr(value, "mapping"):
@@ -221,7 +225,8 @@ class Watch:
         leave = {*getattr(value, "_unwatched", ()), *_memory(value)}
         if hasattr(value, "__dict__"):
             yield from self._entries(name, value.__dict__, leave=leave)
-            self._note(Slots(value), "__class__", f"the class of {name}")
+            if not _of_library(type(value).__module__):
+                self._note(Slots(value), "__class__", f"the class of {name}")
         for slot in slots_of(type(value)):
             if hasattr(value, slot):
                 self._note(Slots(value), slot, f"{name}.{slot}")
@@ -257,7 +262,9 @@ class Watch:
             else {key: f"{name}.{key}" for key in container if key not in leave}
         )
         self._names[id(container), None] = name
-        self._sizes.append((container, size_of(container)))
+        self._sizes.append((container, len(container)))
+        if isinstance(container, OrderedDict) and len(container) > 1:
+            self._contents.append((container, contents_of(container)))
         self._seen.setdefault(id(container), container)
         for key, called in own.items():
             self._note(container, key, called)
