@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 
+import matplotlib.pyplot as pyplot
 import numpy as np
 import pyro
 import pytest
@@ -15,10 +16,18 @@ from pyro.infer import RenyiELBO, TraceMeanField_ELBO
 from sklearn.decomposition import PCA
 from torch import nn
 
-from ppl_vae import VAE, NormalDecoder, NormalEncoder, StandardNormal, VAEConfig, fit
+from ppl_vae import (
+    VAE,
+    NormalDecoder,
+    NormalEncoder,
+    StandardNormal,
+    VAEConfig,
+    fit,
+    plot_losses,
+)
 from ppl_vae.files import load_tensors
 from ppl_vae.inference.engine.step import Step, choose_engine
-from ppl_vae.inference.loop import Loss
+from ppl_vae.inference.loop import Loop, Loss, NotFiniteError
 from ppl_vae.inference.objectives import Elbo
 from ppl_vae.inference.ranks import launched, suitable
 
@@ -616,6 +625,31 @@ def test_an_interrupted_fit_leaves_a_whole_vae(bits):
     result = stopped.value.result
     assert result.history.sizes["epoch"] == 3
     assert result.stop_reason == "interrupted after 3 epochs"
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), NotFiniteError("the validation is inf")])
+def test_a_fit_that_ends_while_it_validates_has_a_history(bits, monkeypatch, ended):
+    """Its last epoch has a training loss and no other, which is NaN."""
+    validated = Loop._validated
+
+    def stop(self, *arguments):
+        if self.epoch == 6:
+            raise ended
+        return validated(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_validated", stop)
+    options = {"validation": 0.2, "epochs": 9, "progress": False}
+    if isinstance(ended, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            fit(small(bits), bits, **options)
+        result = stopped.value.result
+    else:
+        with pytest.warns(RuntimeWarning, match="the validation is inf"):
+            result = fit(small(bits), bits, **options)
+    assert result.history.validation_loss.isnull().values.tolist() == [False] * 5 + [True]
+    assert result.history.train_loss.notnull().all()
+    assert result.history.best_epoch <= 5
+    pyplot.close(plot_losses(result.history))
 
 
 def test_weights_that_are_not_finite_end_a_fit(bits):

@@ -350,11 +350,13 @@ class Loop:
         self.history = history
 
     def history_dataset(self) -> xr.Dataset:
-        """What was recorded by epoch."""
+        """What was recorded by epoch; NaN of one that ended before its validation did."""
         import xarray as xr
 
         recorded = {
-            key: ("epoch", values[: self.epoch]) for key, values in self.history.items() if values
+            key: ("epoch", [*values, *[math.nan] * (self.epoch - len(values))])
+            for key, values in self.history.items()
+            if values
         }
         return xr.Dataset(
             recorded,

@@ -63,6 +63,7 @@ def plot_losses(history: xr.Dataset) -> Figure:
         shown = np.concatenate(
             [-history[k] for k in ("train_loss", "validation_loss") if k in history]
         )
+        shown = shown[np.isfinite(shown)]  # an epoch may have ended before its validation
         # The first epochs would flatten the rest of the curve.
         low, high = np.quantile(shown, 0.1), shown.max()
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))

@@ -85,7 +85,7 @@ def _losses(history: xr.Dataset | None) -> str | None:
     curves = []
     for name, words in (("train_loss", "training"), ("validation_loss", "validation")):
         if name in history:
-            values = history[name].values
+            values = history[name].dropna("epoch").values
             curves.append(f"{words}, {-values[0]:.1f} nats to {-values[-1]:.1f}")
     return (
         f"The ELBO from epoch {first} to epoch {last}: {'; '.join(curves)}. A dotted line marks "
