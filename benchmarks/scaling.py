@@ -131,7 +131,8 @@ SHARED = ((10, (200,), 100), (50, (400,), 60), (50, (1000, 1000), 20))
 def as_rank(out: str) -> None:
     """What one of some processes measures; the first writes it."""
     torch.set_num_threads(1)
-    ranks = Ranks(launched(suitable(accelerator="cpu")))
+    fabric = launched(suitable(accelerator="cpu"))
+    ranks = Ranks(fabric)
     made = []
     for latents, hidden, steps in SHARED:
         config = VAEConfig(event_shape=(784,), latent_dim=latents, hidden=hidden)
@@ -145,6 +146,7 @@ def as_rank(out: str) -> None:
             epochs=8,
             batch_size=128,
             engine="graph",
+            fabric=fabric,
             progress=False,
             on_epoch=lambda _: marks.append(time.perf_counter()),  # noqa: B023
         )
