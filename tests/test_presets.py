@@ -25,7 +25,7 @@ def test_every_preset_learns(digits, name):
     choices = {}
     if max(preset.vae.get("hidden", (0,))) > 1000:
         choices["hidden"] = (100, 100)
-    if name == "flow-prior":
+    if name in ("flow-prior", "best-mnist"):
         choices["network"] = "resnet:channels=(4,8),halved=true,width=32"
     if name == "vamp":
         choices["prior"] = "vamp:components=20"

@@ -158,7 +158,7 @@ def print_reproduction(
         console.print(table)
         console.print(
             f"{course(metrics['fit'])}; seed {seed}\n"
-            f"Not as in the source: {'; '.join(preset.differs)}.\n"
+            + (f"Not as in the source: {'; '.join(preset.differs)}.\n" if preset.differs else "")
             + (f"The source reports {preset.reports}.\n" if preset.reports else "")
             + f"{preset.url}\n{NATS}\nWritten to {out}",
             soft_wrap=True,
